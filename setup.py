@@ -1,0 +1,46 @@
+"""Package metadata of tf_llm. Tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+REQUIREMENTS = [
+    "absl-py>=2.1",
+    "fastwarc>=1.0.2,<3",
+    "keras>=3.13,<3.16",
+    "matplotlib>=3.8",
+    # NLTK's tokenisers changed within 3.10 (opening quotes in 3.10.1): stay on what the vocabularies were made with.
+    "nltk>=3.10.1,<3.11",
+    "numpy>=1.26",
+    "resiliparse>=1.0.2,<3",
+    "tensorflow>=2.18,<2.22",
+    # Its ops are compiled against one minor version of TensorFlow; there is no wheel for Windows.
+    "tensorflow-text>=2.18,<2.22; platform_system != 'Windows'",
+    "tqdm>=4.66",
+]
+EXTRAS = {
+    "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
+    "peers": ["beautifulsoup4>=4.12", "lxml>=5"],
+}
+# `all` is every optional capability. There is none yet beyond the requirements: a part that adds one adds its name here.
+EXTRAS["all"] = sorted({need for name, needs in EXTRAS.items() if name not in ("dev", "peers") for need in needs})
+
+setup(
+    name="tf_llm",
+    version="0.1.0",
+    description="How large language models are trained, in Keras and TensorFlow, to be read and to be run",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["tf_llm", "tf_llm.*"]),
+    package_data={"tf_llm": ["text/*.txt"]},
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

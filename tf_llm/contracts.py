@@ -1,0 +1,123 @@
+"""The ground floor: what passes between the folders of tf_llm, and nothing else.
+
+Siblings (crawl, text, data, model, training, decoding, evaluation) never import each other; they meet as
+arguments whose shapes are named here:
+
+    Source    -> Page      crawl/     where raw pages come from
+    Page      -> Document  text/      readable text, or a Rejected with its reason
+    Document  -> ids       text/      a Tokenizer turns text into token ids and back
+    Example   -> row       data/      an Objective says what the encoder reads and the decoder must say
+    row [B,·] -> logits    model/     B rows make a batch
+
+Glossary: B batch, S source length, T target length, L length of a stored block, N rows in decoding, K tokens per step,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Token ids that mean the same in every vocabulary. Padding is also what starts the decoder, as in the transformer of
+# the TensorFlow Models and in T5: no row of the embedding table is spent on a separate start symbol.
+PAD_ID = 0
+START_ID = PAD_ID
+END_ID = 1
+UNKNOWN_ID = 2
+SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
+
+# The columns of a batch; labels and sample weights travel beside them, as Keras expects (features, labels, weights).
+SOURCE_IDS = "source_ids"  # int32 [B, S], what the encoder reads; PAD_ID where there is nothing
+DECODER_IDS = "decoder_ids"  # int32 [B, T], the targets shifted right behind START_ID
+TARGET_IDS = "target_ids"  # int32 [B, T], what the decoder must say
+WEIGHTS = "weights"  # float32 [B, T], 1.0 where a target counts, 0.0 on padding
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """One fetched resource, undecoded: what crawl/ yields and text/ turns into a Document."""
+
+    url: str
+    content: bytes  # the body, transfer and content encodings removed
+    content_type: str = "text/html"  # media type without parameters, lower-case
+    charset: str | None = None  # what the server or the crawler said; text/ has the last word
+    languages: tuple[str, ...] = ()  # ISO 639 codes, most likely first, where the archive names them
+    date: str | None = None  # WARC-Date: ISO 8601, UTC
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Document:
+    """The readable text of one page. `url` is its key: the unit of the train/validation split."""
+
+    url: str
+    text: str
+    languages: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rejected:
+    """A page that goes no further. `reason` is a short fixed phrase that is counted, `detail` is for the log."""
+
+    url: str
+    reason: str
+    detail: str = ""
+
+
+class Source(Protocol):
+    """Re-iterable pages. Iterating again starts from the first page and counts rejections afresh."""
+
+    rejections: Counter[str]  # reason -> records that could not become a Page in the latest iteration
+
+    def __iter__(self) -> Iterator[Page]: ...
+
+    def shard(self, index: int, count: int) -> Source:
+        """The part `index` of `count`: the parts are disjoint and together hold every page."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back, the same in Python and inside a TensorFlow graph."""
+
+    vocabulary_size: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def save(self, path: str) -> None: ...
+
+    def graph_encode(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """String tensor [B] -> int32 ids [B, None]."""
+        ...
+
+    def graph_decode(self, ids: tf.Tensor) -> tf.Tensor:
+        """int32 ids [B, T] -> string tensor [B]."""
+        ...
+
+
+class Objective(Protocol):
+    """What the encoder reads and what the decoder must say, in pure TensorFlow ops.
+
+    `block` is int32 [L]; `seed` is int32 [2], all the randomness that may be used. Returns one row of a batch:
+    source_ids [S], decoder_ids [T], target_ids [T], weights [T].
+    """
+
+    def __call__(self, block: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]: ...
+
+
+class StepFn(Protocol):
+    """One step of decoding, all that a decoding strategy knows of a model.
+
+    `(token_ids [N, K], position, state) -> (logits [N, K, V], state)`; every leaf of `state` leads with N.
+    """
+
+    def __call__(self, token_ids: Any, position: Any, state: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]: ...
+
+
+class UserError(Exception):
+    """An error with a remedy for the person at the keyboard: shown as one line, without a traceback."""

@@ -1,0 +1,1 @@
+"""PAGES: where raw pages come from. Every source is re-iterable and yields `contracts.Page`."""

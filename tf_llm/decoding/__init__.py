@@ -1,0 +1,1 @@
+"""TEXT: logits become text again."""

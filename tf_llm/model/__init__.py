@@ -1,0 +1,1 @@
+"""LOGITS: the encoder–decoder, in Keras and keras.ops alone."""

@@ -1,0 +1,1 @@
+"""DOCUMENTS: pages become readable text, text becomes words, words become token ids."""
