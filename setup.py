@@ -22,7 +22,7 @@ EXTRAS = {
     "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
     "peers": ["beautifulsoup4>=4.12", "lxml>=5"],
 }
-# `all` is every optional capability. There is none yet beyond the requirements: a part that adds one adds its name here.
+# `all` is every optional capability. There is none yet beyond the requirements: whoever adds one adds its name here.
 EXTRAS["all"] = sorted({need for name, needs in EXTRAS.items() if name not in ("dev", "peers") for need in needs})
 
 setup(
