@@ -1,0 +1,150 @@
+"""Step 1 of the article: strip HTML. Bytes of a page in, its readable text out.
+
+Three things happen to a page: its bytes are decoded, its main content is separated from navigation, advertisements and
+comments, and the text is cleaned. Extraction is resiliparse's: a parser in C++ that follows the HTML5 rules, so broken
+mark-up costs no more than sound mark-up (the standard library's parser needs time in the square of some broken pages).
+examples/benchmarks/extraction_quality.py measures it against text cut out by hand, and so were the options chosen.
+
+    >>> from tf_llm.contracts import Page
+    >>> strip_html(Page("http://a.example/", b"<title>Tea</title><p>Green &amp; black tea.</p>"))
+    Document(url='http://a.example/', text='Green & black tea.', languages=())
+    >>> strip_html(Page("http://a.example/", b"<script>start()</script>"))
+    Rejected(url='http://a.example/', reason='no text', detail='')
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import dataclasses
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
+
+from tf_llm.contracts import Document, Page, Rejected
+
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+PLAIN_TYPES = ("text/plain",)
+
+# A main content shorter than this many characters was probably not found: most such pages say more elsewhere.
+SHORT_TEXT = 200
+# Alternative texts of pictures, bullets and comment sections are words that the people who made the gold text left out.
+EXTRACTION = {"alt_texts": False, "list_bullets": False, "comments": False, "links": False, "form_fields": False}
+
+BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+# Characters that show nothing: control characters but tab and newline, soft hyphen, zero-width space, direction marks,
+# byte order mark, lone surrogates. Joiners (U+200C, U+200D) stay: Persian words and many emoji are made with them.
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]+"
+)
+BAD_SHARE = 0.1  # of the characters outside ASCII that may be unreadable before another encoding is tried
+BINARY_SHARE = 0.05  # text has almost no control characters; compressed data and pictures have one in nine
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f]")
+
+# resiliparse takes time in the square of the depth of these elements: 16,000 <div> in each other take it 6 seconds. The
+# deepest of 882 real pages has 52.
+NESTING = re.compile("<(/?)(?:div|article)\\b", re.IGNORECASE)
+MAX_DEPTH = 1_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HtmlConfig:
+    """The switches of step 1."""
+
+    main_content: bool = True  # leave out navigation, advertisements, comments; False keeps all the text of the page
+    max_bytes: int = 8_000_000  # a larger page is rejected
+
+    def __post_init__(self):
+        if self.max_bytes < 1:
+            raise ValueError(f"html.max_bytes expected at least 1. Received: {self.max_bytes!r}")
+
+
+def strip_html(page: Page, config: HtmlConfig | None = None) -> Document | Rejected:
+    """The readable text of a page, or why there is none.
+
+    Plain text is decoded and cleaned only. Reasons: "too large", "not text" (by its media type), "binary" (by its
+    characters), "nested too deeply", "unreadable HTML", "no text". Raises nothing.
+    """
+    config = config or HtmlConfig()
+    if len(page.content) > config.max_bytes:
+        return Rejected(page.url, "too large", f"{len(page.content)} bytes, the limit is {config.max_bytes}")
+    if page.content_type and page.content_type not in HTML_TYPES + PLAIN_TYPES:
+        return Rejected(page.url, "not text", page.content_type)
+    text = decode(page.content, page.charset)
+    head = text[:4096]
+    if len(CONTROL.findall(head)) > BINARY_SHARE * len(head):
+        return Rejected(page.url, "binary", f"{len(CONTROL.findall(head))} control characters in the first {len(head)}")
+    if page.content_type not in PLAIN_TYPES:
+        depth = max(itertools.accumulate(-1 if slash else 1 for slash in NESTING.findall(text)), default=0)
+        if depth > MAX_DEPTH:
+            return Rejected(page.url, "nested too deeply", f"{depth} elements, the limit is {MAX_DEPTH}")
+        try:
+            text = extract_text(text, config.main_content)
+        except Exception as error:  # a parser in C++ fed by strangers: whatever it says costs this page only
+            return Rejected(page.url, "unreadable HTML", repr(error))
+    text = clean_text(text)
+    return Document(page.url, text, page.languages) if text else Rejected(page.url, "no text")
+
+
+def decode(content: bytes, charset: str | None = None) -> str:
+    """Bytes to characters: a byte order mark decides, else UTF-8, what the server said, what the page says, or a guess.
+
+    The first encoding that accounts for almost all bytes outside ASCII is taken, and the bytes it cannot read are
+    dropped. UTF-8 goes before the labels because other encodings hardly ever look like it, while labels are often
+    wrong: pages are converted and their <meta> is not.
+
+    >>> decode("Zażółć".encode("utf-8"), charset="iso-8859-2")
+    'Zażółć'
+    >>> decode("Zażółć".encode("iso-8859-2"), charset="iso-8859-2")
+    'Zażółć'
+    """
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if content.startswith(mark):
+            return content[len(mark) :].decode(encoding, errors="ignore")
+    # ASCII bytes are ASCII text, but for UTF-16 (every other byte is 0) and encodings that shift by escapes.
+    if content.isascii() and not (b"\0" in content or b"\x1b" in content):
+        return content.decode("ascii")
+    for encoding in _guess_encodings(content, charset):
+        with contextlib.suppress(UnicodeDecodeError):
+            return content.decode(encoding)
+        text = content.decode(encoding, errors="replace")
+        foreign = sum(not character.isascii() for character in text)
+        if text.count("\ufffd") <= BAD_SHARE * foreign:
+            return text.replace("\ufffd", "")
+    return content.decode("cp1252", errors="ignore")
+
+
+def _guess_encodings(content: bytes, charset: str | None) -> Iterator[str]:
+    """Python's names of the encodings to try, most trusted first; detection costs time and comes last."""
+    if not content.isascii():
+        yield "utf-8"
+    with contextlib.suppress(UnicodeError):
+        # The names that browsers know, read as browsers read them: iso-8859-1 means Windows-1252.
+        if encoding := map_encoding_to_html5(charset or "", fallback_utf8=False):
+            yield encoding
+    yield detect_encoding(content, from_html_meta=True)
+
+
+def extract_text(html: str, main_content: bool = True) -> str:
+    """The text of an HTML page, one line a block.
+
+    Where hardly any main content is found, the text of the whole page stands in.
+    """
+    text = extract_plain_text(html, main_content=main_content, **EXTRACTION)
+    if main_content and len(text) < SHORT_TEXT:
+        return extract_plain_text(html, main_content=False, **EXTRACTION)
+    return text
+
+
+def clean_text(text: str) -> str:
+    r"""Lines ended by \n, invisible characters removed, letters and accents composed (Unicode NFC), no outer space.
+
+    >>> clean_text("cafe\u0301 \x00in\xadvisible\r\n")
+    'café invisible'
+    """
+    text = INVISIBLE.sub("", "\n".join(text.splitlines()))
+    return unicodedata.normalize("NFC", text).strip()

@@ -1,0 +1,170 @@
+"""What a recipe throws away, and what it would cost to say it: the second part of "bits per byte of the original text".
+
+Removing stop words, rare words and capitals makes a text cheaper to predict because there is less of it. To compare
+recipes, everything in the text has to be paid for: the model pays for the ids that are kept, and a simple coder, the
+same for every recipe, pays for the rest. `UnigramCoder.residual` takes a text apart so that the ids and the residual
+together give back every character (`restore` does it), and `nats` prices the residual: every stream of symbols by how
+often its symbols occurred in training texts, whatever stood before them.
+
+The streams for words:
+
+    slots      for each word KEPT, or the word itself if it was dropped (stop words, rare words); then STOP
+    unknown    for each UNKNOWN_ID among the kept ids, the word behind it
+    case       for each word with small letters: were they "lower", "Title", "UPPER" or "mixed" in the text
+    mixed      the spelling of each mixed word
+    word gaps  the white space before each word that starts with a letter or digit
+    sign gaps  the white space before each other word, and after the last
+
+For characters there is "unknown" only. A symbol that the training texts did not have is announced by an escape and
+spelled out in bytes (the escape probability is method C of Moffat, "Implementing the PPM data compression scheme",
+1990, plus one, so that a stream that was never seen has one too).
+
+    >>> from tf_llm.text.tokenizers import WordTokenizer
+    >>> from tf_llm.text.words import WordsConfig
+    >>> coder = UnigramCoder(WordTokenizer(["cat", "mat"], WordsConfig(), {"the", "on"}))
+    >>> coder.update("The cat on the mat. The dog on the mat.")
+    >>> ids, residual = coder.tokenizer.encode("The cat"), coder.residual("The cat")
+    >>> residual["slots"], residual["case"], residual["word gaps"]
+    (['the', 'kept word', ' '], ['Title', 'lower'], ['', ' '])
+    >>> coder.restore(ids, residual)
+    'The cat'
+    >>> coder.nats("The cat") < coder.nats("The yak")  # no training text had a yak: it has to be spelled
+    True
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nltk import redos
+
+from tf_llm.contracts import SPECIAL_TOKENS, UNKNOWN_ID
+from tf_llm.text.tokenizers import DROPPED, CharTokenizer, WordTokenizer
+from tf_llm.text.words import WORD_PATTERN
+
+Residual = dict[str, list[str]]  # stream -> its symbols in the order of the text
+
+KEPT, STOP = "kept word", " "  # white space is in no word, so neither can be mistaken for one
+CASES = {"lower": str, "Title": lambda word: word[:1].upper() + word[1:], "UPPER": str.upper}
+_words_and_gaps = redos.compile(f"({WORD_PATTERN})")
+
+
+class UnigramCoder:
+    """Prices the residual of texts under one tokenizer. Begins with no counts; `update` it with training texts."""
+
+    def __init__(self, tokenizer: WordTokenizer | CharTokenizer):
+        self.tokenizer = tokenizer
+        self.counts: dict[str, Counter[str]] = {}  # stream -> symbol -> how often the training texts had it
+        self.totals: Counter[str] = Counter()  # stream -> symbols counted
+        self.bytes: Counter[int] = Counter()  # byte -> occurrences in the spellings of different symbols
+        self.spellings = 0  # different symbols, each counted once a stream
+
+    def update(self, text: str) -> None:
+        """Counts the residual of a training text."""
+        for stream, symbols in self.residual(text).items():
+            self._add(stream, Counter(symbols))
+
+    def merge(self, other: UnigramCoder | dict[str, Any]) -> None:
+        """Adds the counts of a coder for the same tokenizer, or of its `to_dict`, as another process sends it."""
+        for stream, counts in (other if isinstance(other, dict) else other.to_dict())["counts"].items():
+            self._add(stream, Counter(counts))
+
+    def _add(self, stream: str, counts: Counter[str]) -> None:
+        known = self.counts.setdefault(stream, Counter())
+        new = [symbol for symbol in counts if symbol not in known]
+        self.bytes.update(itertools.chain.from_iterable(map(_spell, new)))
+        self.spellings += len(new)
+        known.update(counts)
+        self.totals[stream] += counts.total()
+
+    def nats(self, text: str) -> float:
+        """The cost of the residual of a text: the sum of -ln p over the symbols of all streams."""
+        return sum(self.nats_by_stream(text).values())
+
+    def nats_by_stream(self, text: str) -> dict[str, float]:
+        """`nats`, stream by stream."""
+        return {
+            stream: -sum(count * self.log_probability(stream, symbol) for symbol, count in Counter(symbols).items())
+            for stream, symbols in self.residual(text).items()
+        }
+
+    def log_probability(self, stream: str, symbol: str) -> float:
+        """ln p of one symbol. Over all strings there are, the p of a stream sum to at most one."""
+        known = self.counts.get(stream, {})
+        everything = self.totals[stream] + len(known) + 1
+        if count := known.get(symbol):
+            return math.log(count / everything)
+        return math.log((len(known) + 1) / everything) + self._spelling_log_probability(symbol)
+
+    def _spelling_log_probability(self, symbol: str) -> float:
+        """ln p of the bytes of a symbol and of the end after them, with one added to each of the 257 counts."""
+        everything = math.log(self.bytes.total() + self.spellings + 257)
+        bytes_ = sum(math.log(self.bytes[byte] + 1) - everything for byte in _spell(symbol))
+        return bytes_ + math.log(self.spellings + 1) - everything
+
+    def residual(self, text: str) -> Residual:
+        """All there is in a text beside the ids that the tokenizer keeps of it."""
+        known, rare_id = self.tokenizer.ids, self.tokenizer.rare_id
+        if isinstance(self.tokenizer, CharTokenizer):
+            return {"unknown": [character for character in text if character not in known]}
+        *parts, last_gap = _words_and_gaps.split(text, timeout=None)  # gap, word, gap, word, …, gap
+        streams: Residual = {name: [] for name in ("slots", "unknown", "case", "mixed", "word gaps", "sign gaps")}
+        # Lower-casing moves no bounds of words, so the words of the text and of the lowered text come in pairs.
+        for gap, original, word in zip(parts[0::2], parts[1::2], self.tokenizer.words(text), strict=True):
+            streams[_gap_stream(word)].append(gap)
+            id = known.get(word, rare_id)
+            streams["slots"].append(word if id == DROPPED else KEPT)
+            if id == UNKNOWN_ID:
+                streams["unknown"].append(word)
+            if self._has_case(word):
+                case = next((name for name, apply in CASES.items() if apply(word) == original), "mixed")
+                streams["case"].append(case)
+                if case == "mixed":
+                    streams["mixed"].append(original)
+        streams["slots"].append(STOP)
+        streams["sign gaps"].append(last_gap)
+        return streams
+
+    def restore(self, ids: Sequence[int], residual: Residual) -> str:
+        """The text again, from the ids that were kept and the residual: the proof that nothing goes unpaid."""
+        streams = {name: iter(symbols) for name, symbols in residual.items()}
+        vocabulary = [*SPECIAL_TOKENS, *self.tokenizer.vocabulary]
+        kept = (next(streams["unknown"]) if id == UNKNOWN_ID else vocabulary[id] for id in ids)
+        if isinstance(self.tokenizer, CharTokenizer):
+            return "".join(kept)
+        text = []
+        for slot in itertools.takewhile(lambda slot: slot != STOP, streams["slots"]):
+            word = next(kept) if slot == KEPT else slot
+            text.append(next(streams[_gap_stream(word)]))
+            if self._has_case(word):
+                case = next(streams["case"])
+                word = next(streams["mixed"]) if case == "mixed" else CASES[case](word)
+            text.append(word)
+        return "".join(text) + next(streams["sign gaps"])
+
+    def _has_case(self, word: str) -> bool:
+        """Whether lower-casing may have changed a word; both sides can tell from what is left of it."""
+        return self.tokenizer.config.lower_case and word != word.upper()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts, ready for JSON and for other processes. `from_dict` reads them."""
+        return {"counts": {stream: dict(counts) for stream, counts in self.counts.items()}}
+
+    @classmethod
+    def from_dict(cls, tokenizer: WordTokenizer | CharTokenizer, saved: dict[str, Any]) -> UnigramCoder:
+        """The coder whose `to_dict` this was."""
+        coder = cls(tokenizer)
+        coder.merge(saved)
+        return coder
+
+
+def _gap_stream(word: str) -> str:
+    return "word gaps" if word[0].isalnum() else "sign gaps"
+
+
+def _spell(symbol: str) -> Iterable[int]:
+    return symbol.encode("utf-8", errors="surrogatepass")
