@@ -12,7 +12,8 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from tf_llm.contracts import UserError
 from tf_llm.crawl import self_crawl
-from tf_llm.crawl.self_crawl import SelfCrawl, limit_size, list_modules, split_paragraphs
+from tf_llm.crawl.docstrings import split_paragraphs
+from tf_llm.crawl.self_crawl import SelfCrawl, limit_size, list_modules
 
 WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu")
 

@@ -92,6 +92,10 @@ class CommonCrawl:
         self.data = Host(data_address, data_interval, config, sleep)
         self.rejections: Counter[str] = Counter()
 
+    def __repr__(self) -> str:
+        extent = "whole" if self.megabytes is None else f"the first {self.megabytes:g} MB of each"
+        return f"CommonCrawl({self.crawl or 'newest'}, {self.files} {self.kind} files, {extent})"
+
     def __iter__(self) -> Iterator[Page]:
         self.rejections = Counter()
         for path in self.download():

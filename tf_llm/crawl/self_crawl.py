@@ -13,7 +13,6 @@ The same sources give the same bytes: pages are in the order of a hash, and date
 content, not from the clock.
 """
 
-import ast
 import base64
 import contextlib
 import gzip
@@ -26,9 +25,7 @@ import os
 import platform
 import re
 import sysconfig
-import textwrap
 import uuid
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -38,6 +35,7 @@ from tqdm import tqdm
 
 from tf_llm.contracts import Page, UserError
 from tf_llm.crawl.cache import cache_folder, write_file
+from tf_llm.crawl.docstrings import read_module, split_paragraphs
 from tf_llm.crawl.warc import Warc
 
 logger = logging.getLogger(__name__)
@@ -58,10 +56,6 @@ SKIPPED_FILES = re.compile(r"test_.*|.*_test|conftest")
 # held out for validation is decided by address, and should stay so when a package is upgraded.
 ADDRESS = "https://documentation.invalid/{package}/{name}.html"
 DATE = "2000-01-01T00:00:00Z"  # documentation has no date of its own, and the clock would change the bytes
-
-FENCE = re.compile(r"^[ \t]*```[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
-BLANK_LINE = re.compile(r"\n[ \t]*\n")
-UNDERLINE = re.compile(r"\s*([-=~^*#])\1{2,}\s*")
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -100,6 +94,9 @@ class SelfCrawl:
         self.cache_dir = cache_dir
         self.figures: dict = {}  # of the archive: pages, words, characters by package, unreadable modules
         self.rejections: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"SelfCrawl({', '.join(self.packages)})"
 
     def __iter__(self) -> Iterator[Page]:
         archive = Warc([self.build()])
@@ -200,7 +197,7 @@ def make_pages(sources: dict[str, dict[str, bytes]], unreadable: Counter[str]) -
         kept[package], sizes[package] = [], 0
         for name, source in tqdm(sources[package].items(), desc=f"reading {package}", leave=False, disable=None):
             try:
-                contents = list(read_module(name, source))
+                contents = list(read_module(name, source, topics=f"{TOPICS}.topics"))
             except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
                 logger.warning("module %s cannot be read: %s", name, error)
                 unreadable["unreadable module"] += 1
@@ -244,56 +241,6 @@ def limit_size(sizes: Iterable[int]) -> int:
         if size <= limit:
             return limit
         rest -= size
-
-
-def read_module(name: str, source: bytes) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Yields (title of the page, [(heading, docstring)]): one page, or one a topic from Python's help topics."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about escape sequences in other people's strings
-        tree = ast.parse(source)
-    if name == f"{TOPICS}.topics":
-        for statement in tree.body:
-            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-                for topic, text in ast.literal_eval(statement.value).items():
-                    yield topic, [("", text)]
-    else:
-        yield name, [("", ast.get_docstring(tree) or ""), *list_definitions(tree)]
-
-
-def list_definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields (signature, docstring) of the classes, functions and methods below a node, in the order of the source."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            if docstring := ast.get_docstring(child):
-                arguments = child.args
-                for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
-                    argument.annotation = None  # the text below says it better
-                yield f"{prefix}{child.name}({ast.unparse(arguments)})", docstring
-        elif isinstance(child, ast.ClassDef):
-            yield f"class {prefix}{child.name}", ast.get_docstring(child) or ""
-            yield from list_definitions(child, f"{prefix}{child.name}.")
-        elif isinstance(child, ast.stmt | ast.excepthandler):  # definitions under an `if` or a `try`
-            yield from list_definitions(child, prefix)
-
-
-def split_paragraphs(docstring: str) -> Iterator[tuple[str, str]]:
-    r"""Yields (HTML element, text) of the paragraphs, headings and examples of a docstring.
-
-    >>> list(split_paragraphs("Adds.\n\nReturns\n-------\nThe sum.\n\n>>> add(1, 2)\n3"))
-    [('p', 'Adds.'), ('h3', 'Returns'), ('p', 'The sum.'), ('pre', '>>> add(1, 2)\n3')]
-    """
-    for index, part in enumerate(FENCE.split(docstring)):
-        if index % 2:
-            yield "pre", textwrap.dedent(part).strip("\n")
-            continue
-        for block in BLANK_LINE.split(part):
-            lines = block.strip("\n").splitlines()
-            if len(lines) > 1 and UNDERLINE.fullmatch(lines[1]):
-                yield "h3", lines[0].strip()
-                lines = lines[2:]
-            text = textwrap.dedent("\n".join(lines)).strip()
-            if text:
-                yield ("pre" if text.startswith(">>>") else "p"), text
 
 
 def keep_distinct(sections: list[tuple[str, str]], seen: set[str]) -> tuple[list[tuple[str, list]], int]:

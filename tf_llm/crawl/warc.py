@@ -17,6 +17,7 @@ import contextlib
 import copy
 import dataclasses
 import glob
+import hashlib
 import io
 import itertools
 import json
@@ -66,6 +67,12 @@ class Warc:
         self.rejections: Counter[str] = Counter()
         self.items = slice(0, None, 1)  # of each file, pages and rejections counted together
         require_records(self.paths, max_bytes)
+
+    def __repr__(self) -> str:
+        """Names the same pages with the same words: the files' names and sizes, wherever they lie, and the shard."""
+        files = [(path.name, path.stat().st_size) for path in self.paths if path.exists()]
+        digest = hashlib.sha256(repr((files, self.items)).encode()).hexdigest()[:16]
+        return f"Warc({len(files)} files from {self.paths[0].name} to {self.paths[-1].name}, {digest})"
 
     def __iter__(self) -> Iterator[Page]:
         self.rejections.clear()
@@ -131,7 +138,7 @@ def read_pages(
     """The pages of one archive, a path or a binary file (a pipe or a download is read as it comes, in flat memory).
 
     Whatever the bytes are, nothing is raised: what cannot become a page is counted in `rejections` and logged, damage
-    as a warning. `name` stands for the archive in the log.
+    as a warning, pages one by one for those who debug. `name` stands for the archive in the log.
     """
     if name is None:
         name = str(file) if isinstance(file, str | os.PathLike) else str(getattr(file, "name", "archive"))
@@ -145,7 +152,7 @@ def count_rejections(items: Iterable[Page | Rejected], rejections: Counter[str],
             yield item
         else:
             rejections[item.reason] += 1
-            level = logging.WARNING if item.url == name else logging.INFO
+            level = logging.WARNING if item.url == name else logging.DEBUG
             logger.log(level, "%s: %s %s", item.url, item.reason, item.detail)
 
 
