@@ -37,8 +37,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from nltk import redos
 
@@ -47,6 +46,7 @@ from tf_llm.text.tokenizers import DROPPED, CharTokenizer, WordTokenizer
 from tf_llm.text.words import WORD_PATTERN
 
 Residual = dict[str, list[str]]  # stream -> its symbols in the order of the text
+Counts = dict[str, Mapping[str, int]]  # stream -> symbol -> occurrences; plain data, ready for JSON and other processes
 
 KEPT, STOP = "kept word", " "  # white space is in no word, so neither can be mistaken for one
 CASES = {"lower": str, "Title": lambda word: word[:1].upper() + word[1:], "UPPER": str.upper}
@@ -65,31 +65,31 @@ class UnigramCoder:
 
     def update(self, text: str) -> None:
         """Counts the residual of a training text."""
-        for stream, symbols in self.residual(text).items():
-            self._add(stream, Counter(symbols))
+        self.merge(self.count(text))
 
-    def merge(self, other: UnigramCoder | dict[str, Any]) -> None:
-        """Adds the counts of a coder for the same tokenizer, or of its `to_dict`, as another process sends it."""
-        for stream, counts in (other if isinstance(other, dict) else other.to_dict())["counts"].items():
-            self._add(stream, Counter(counts))
+    def count(self, text: str) -> Counts:
+        """How often each symbol of each stream stands in the residual of a text; adds nothing to the coder."""
+        return {stream: Counter(symbols) for stream, symbols in self.residual(text).items()}
 
-    def _add(self, stream: str, counts: Counter[str]) -> None:
-        known = self.counts.setdefault(stream, Counter())
-        new = [symbol for symbol in counts if symbol not in known]
-        self.bytes.update(itertools.chain.from_iterable(map(_spell, new)))
-        self.spellings += len(new)
-        known.update(counts)
-        self.totals[stream] += counts.total()
+    def merge(self, counts: Counts) -> None:
+        """Adds what `count` found, here or in another process, in training texts."""
+        for stream, symbols in counts.items():
+            known = self.counts.setdefault(stream, Counter())
+            new = [symbol for symbol in symbols if symbol not in known]
+            self.bytes.update(itertools.chain.from_iterable(map(_spell, new)))
+            self.spellings += len(new)
+            known.update(symbols)
+            self.totals[stream] += sum(symbols.values())
 
     def nats(self, text: str) -> float:
         """The cost of the residual of a text: the sum of -ln p over the symbols of all streams."""
-        return sum(self.nats_by_stream(text).values())
+        return sum(self.price(self.count(text)).values())
 
-    def nats_by_stream(self, text: str) -> dict[str, float]:
-        """`nats`, stream by stream."""
+    def price(self, counts: Counts) -> dict[str, float]:
+        """The cost in nats, stream by stream, of what `count` found in one text or, added up, in many."""
         return {
-            stream: -sum(count * self.log_probability(stream, symbol) for symbol, count in Counter(symbols).items())
-            for stream, symbols in self.residual(text).items()
+            stream: -sum(count * self.log_probability(stream, symbol) for symbol, count in symbols.items())
+            for stream, symbols in counts.items()
         }
 
     def log_probability(self, stream: str, symbol: str) -> float:
@@ -149,17 +149,6 @@ class UnigramCoder:
     def _has_case(self, word: str) -> bool:
         """Whether lower-casing may have changed a word; both sides can tell from what is left of it."""
         return self.tokenizer.config.lower_case and word != word.upper()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The counts, ready for JSON and for other processes. `from_dict` reads them."""
-        return {"counts": {stream: dict(counts) for stream, counts in self.counts.items()}}
-
-    @classmethod
-    def from_dict(cls, tokenizer: WordTokenizer | CharTokenizer, saved: dict[str, Any]) -> UnigramCoder:
-        """The coder whose `to_dict` this was."""
-        coder = cls(tokenizer)
-        coder.merge(saved)
-        return coder
 
 
 def _gap_stream(word: str) -> str:
