@@ -1,0 +1,66 @@
+"""Which position holds a token, and which position may look at which: boolean masks, True = keep.
+
+Glossary: B batch, S source length, T target length, N rows in decoding, K new tokens of a decoding step.
+"""
+
+import keras
+from keras import ops
+
+from tf_llm.contracts import PAD_ID
+
+
+@keras.saving.register_keras_serializable("tf_llm")
+class SourceMask(keras.layers.Layer):
+    """Marks the source positions that hold a token: ids int32 [B, S] -> bool [B, S].
+
+    >>> ops.convert_to_numpy(SourceMask()(ops.array([[7, 4, 0]]))).tolist()
+    [[True, True, False]]
+    """
+
+    def call(self, source_ids):
+        return ops.not_equal(source_ids, PAD_ID)  # [B, S]
+
+
+@keras.saving.register_keras_serializable("tf_llm")
+class TargetMask(keras.layers.Layer):
+    """Marks the decoder positions that hold a token: ids int32 [B, T] -> bool [B, T].
+
+    Position 0 always does: START_ID, which stands there, is the same number as PAD_ID.
+
+    >>> ops.convert_to_numpy(TargetMask()(ops.array([[0, 7, 4, 0]]))).tolist()
+    [[True, True, True, False]]
+    """
+
+    def call(self, decoder_ids):
+        first = ops.arange(decoder_ids.shape[1])[None] == 0  # [1, T]
+        return ops.logical_or(ops.not_equal(decoder_ids, PAD_ID), first)  # [B, T]
+
+
+@keras.saving.register_keras_serializable("tf_llm")
+class CausalMask(keras.layers.Layer):
+    """Lets the token at `position + i` see itself and everything before it.
+
+    Args:
+        length: number of positions that can be looked at: the target length, which is also that of the cache.
+
+    Call: (tokens [N, K] or [N, K, D], position int32 []) -> bool [1, 1, K, length], to be broadcast over rows and
+    heads. Only the number K of tokens matters; `position` is where the first of them stands.
+
+    >>> ops.convert_to_numpy(CausalMask(3)(ops.array([[5, 6, 7]]), position=0))[0, 0].astype(int)
+    array([[1, 0, 0],
+           [1, 1, 0],
+           [1, 1, 1]])
+    >>> ops.convert_to_numpy(CausalMask(4)(ops.array([[8]]), position=2))[0, 0].astype(int)
+    array([[1, 1, 1, 0]])
+    """
+
+    def __init__(self, length, **kwargs):
+        super().__init__(**kwargs)
+        self.length = length
+
+    def call(self, tokens, position):
+        rows = position + ops.arange(tokens.shape[1])  # [K]
+        return (ops.arange(self.length)[None, :] <= rows[:, None])[None, None]  # [1, 1, K, length]
+
+    def get_config(self):
+        return {**super().get_config(), "length": self.length}
