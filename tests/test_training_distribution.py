@@ -1,0 +1,250 @@
+"""Strategies by name, and the proof that two devices train as one does.
+
+The devices are logical CPUs, which must be made before TensorFlow starts: this file, run as a script, trains on them
+and prints what came out, and the tests ask for that.
+"""
+
+import doctest
+import json
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_training_trainer import VOCABULARY, Notes, build_tiny_model, make_tiny_batches, train, weights_of
+
+from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, UserError
+from tf_llm.training import distribution
+from tf_llm.training.checkpoints import Checkpoints
+from tf_llm.training.distribution import choose_precision, detect, strategy
+from tf_llm.training.optimizers import TrainingConfig
+from tf_llm.training.trainer import Trainer
+
+# === Two devices, in a process of their own ===
+
+
+def _build(chosen, config, folder, seed=0, **model_settings):
+    with chosen.scope():
+        model = build_tiny_model(config, seed=seed, **model_settings)
+        return Trainer(model, chosen, config), Checkpoints(folder, model, model.optimizer), Notes()
+
+
+def _difference(left, right):
+    return max(float(np.abs(one - other).max()) for one, other in zip(left, right, strict=True))
+
+
+def _compare_training(folder, devices, **settings):
+    """Six steps on each: how far weights and sums are apart in the end, and how far the weights went."""
+    config = TrainingConfig(**{"learning_rate": 0.05, "steps": 6, **settings})
+    weights, sums, moved, evaluated = [], [], [], []
+    for name, chosen in devices.items():
+        trainer, checkpoints, notes = _build(chosen, config, folder / name, dropout=0.0, output_l2=0.1)
+        before = weights_of(trainer)
+        train(trainer, checkpoints, notes)
+        weights.append(weights_of(trainer)[: len(trainer.model.variables)])
+        moved.append(_difference(before[: len(weights[-1])], weights[-1]))
+        sums.append(np.array([[step.nats, step.correct, step.tokens, step.source_tokens] for step in notes.sums]))
+        total = trainer.evaluate(make_tiny_batches().take(3))
+        evaluated.append(np.array([total.nats, total.correct, total.tokens]))
+    return {
+        "weights": _difference(*weights),
+        "sums": _difference(*sums),
+        "evaluated": _difference(*evaluated),
+        "moved": min(moved),
+    }
+
+
+def _compare_fit(devices):
+    """Stock `fit` after a `Trainer` took a step with the same optimiser; every row has the same number of targets."""
+    weights = []
+    config = TrainingConfig(learning_rate=0.05)
+    ids = np.random.default_rng(0).integers(1, VOCABULARY, (32, 10)).astype("int32")
+    for chosen in devices.values():
+        with chosen.scope():
+            model = build_tiny_model(config, dropout=0.0, output_l2=0.1)
+        trainer = Trainer(model, chosen, config)
+        trainer.train_step(next(iter(chosen.experimental_distribute_dataset(make_tiny_batches()))))
+        features = {SOURCE_IDS: ids[:, :4], DECODER_IDS: ids[:, 4:]}
+        model.fit(features, ids[:, 4:], batch_size=8, shuffle=False, verbose=0)
+        weights.append([variable.numpy() for variable in model.trainable_variables])
+    return {"weights": _difference(*weights)}
+
+
+def _resume(folder, chosen):
+    """Dropout on: ten steps at once, and five, then five more by objects that know nothing but the folder."""
+    results = {}
+    for name, parts in {"whole": (10,), "halves": (5, 10)}.items():
+        for seed, steps in enumerate(parts):
+            config = TrainingConfig(learning_rate=0.05, steps=steps)
+            trainer, checkpoints, notes = _build(chosen, config, folder / name, seed=99 * seed)
+            train(trainer, checkpoints, notes)
+        results[name] = weights_of(trainer)
+    return {"weights": _difference(*results.values()), "steps": notes.steps}
+
+
+def main(folder):
+    """Trains on one logical CPU and on two, and prints a line of JSON."""
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    devices = {"cpu": strategy("cpu"), "mirrored": strategy("mirrored")}
+    compared = {
+        f"{optimizer}, clip_norm={clip_norm}": _compare_training(
+            folder / f"{optimizer}{clip_norm}", devices, optimizer=optimizer, clip_norm=clip_norm
+        )
+        for optimizer in ("adam", "gradient_descent")
+        for clip_norm in (0.0, 0.1)
+    }
+    print(
+        json.dumps(
+            {
+                "replicas": [chosen.num_replicas_in_sync for chosen in devices.values()],
+                "training": compared,
+                "fit": _compare_fit(devices),
+                "resume": _resume(folder / "resume", devices["mirrored"]),
+            }
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def two_devices(tmp_path_factory):
+    command = [sys.executable, __file__, str(tmp_path_factory.mktemp("two_devices"))]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_there_are_two_devices(two_devices):
+    assert two_devices["replicas"] == [1, 2]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "gradient_descent"])
+@pytest.mark.parametrize("clip_norm", [0.0, 0.1])
+def test_two_devices_train_as_one(two_devices, optimizer, clip_norm):
+    """One device has four targets and the other twenty-four; L2 is on."""
+    difference = two_devices["training"][f"{optimizer}, clip_norm={clip_norm}"]
+    assert difference["weights"] < 1e-5 and difference["moved"] > 0.005
+    assert difference["sums"] < 1e-3  # nats of up to 28 targets, in float32
+    assert difference["evaluated"] < 1e-3
+
+
+def test_stock_fit_is_right_behind_a_trainer(two_devices):
+    assert two_devices["fit"]["weights"] < 1e-5
+
+
+def test_two_devices_resume_bit_for_bit(two_devices):
+    assert two_devices["resume"] == {"weights": 0.0, "steps": [6, 7, 8, 9, 10]}
+
+
+# === Names ===
+
+
+def test_docstring_examples():
+    result = doctest.testmod(distribution)
+    assert result.attempted >= 1 and result.failed == 0
+
+
+def _list_devices(**counts):
+    """Stands in for tf.config.list_logical_devices."""
+    return lambda kind: [types.SimpleNamespace(name=f"/{kind}:{n}") for n in range(counts.get(kind, 0))]
+
+
+def test_unknown_strategy():
+    text = "strategy expected one of ['auto', 'cpu', 'gpu', 'mirrored', 'tpu']. Received: 'gpus'. Choose one of them"
+    with pytest.raises(UserError, match=f"^{re.escape(text)}$"):
+        strategy("gpus")
+
+
+def test_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", _list_devices(CPU=1))
+    text = r"^strategy expected a GPU. Received: none that TensorFlow sees. Install its driver, or choose 'auto'$"
+    with pytest.raises(UserError, match=text):
+        strategy("gpu")
+
+
+def test_tpu_that_is_not_there():
+    """In a process of its own: looking for a TPU starts TensorFlow's devices afresh."""
+    command = "from tf_llm.training.distribution import strategy; strategy('tpu')"
+    run = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=120)
+    *_, last = run.stderr.strip().splitlines()
+    assert re.match(r"tf_llm.contracts.UserError: strategy expected a TPU on this machine. Received: .+", last)
+    assert last.endswith("Install tensorflow-tpu where there is one, or choose 'auto'")
+
+
+@pytest.mark.parametrize(
+    ("devices", "name"),
+    [
+        ({"CPU": 1}, "cpu"),
+        ({"CPU": 1, "GPU": 1}, "gpu"),
+        ({"CPU": 1, "GPU": 4}, "mirrored"),
+        ({"CPU": 1, "TPU": 8}, "tpu"),
+    ],
+)
+def test_auto_is_the_best_there_is(monkeypatch, caplog, devices, name):
+    monkeypatch.setattr(tf.config, "list_logical_devices", _list_devices(**devices))
+    monkeypatch.setitem(distribution.STRATEGIES, name, lambda: f"strategy of {name}")
+    caplog.set_level("INFO", logger="tf_llm")
+    assert detect() == name
+    assert strategy("auto") == f"strategy of {name}"
+    assert caplog.messages == [f"training on {name}"]
+
+
+def test_cpu_strategy():
+    with strategy("cpu").scope():
+        weight = tf.Variable(0.0)
+    assert strategy("cpu").num_replicas_in_sync == 1 and "CPU:0" in weight.device
+
+
+# === Precision ===
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("fpu avx512f avx512_bf16 amx_tile", "mixed_bfloat16"),
+        ("fpu avx512f amx_bf16", "mixed_bfloat16"),
+        ("fpu avx2 avx512f", "float32"),
+        (None, "float32"),  # no /proc/cpuinfo
+    ],
+)
+def test_precision_of_a_cpu(monkeypatch, tmp_path, flags, precision):
+    if flags:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\nbugs : none\n")
+    monkeypatch.setattr(distribution, "CPU_INFORMATION", Path(tmp_path / "cpuinfo"))
+    monkeypatch.setattr(tf.config, "list_logical_devices", _list_devices(CPU=1))
+    monkeypatch.setattr(tf.config, "list_physical_devices", _list_devices(CPU=1))
+    assert choose_precision("auto") == precision
+    assert keras.dtype_policies.get(precision).variable_dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("details", "precision"),
+    [
+        ({"compute_capability": (8, 0)}, "mixed_bfloat16"),
+        ({"compute_capability": (9, 0)}, "mixed_bfloat16"),
+        ({"compute_capability": (7, 5)}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_precision_of_a_gpu(monkeypatch, details, precision):
+    monkeypatch.setattr(tf.config, "list_logical_devices", _list_devices(CPU=1, GPU=1))
+    monkeypatch.setattr(tf.config, "list_physical_devices", _list_devices(CPU=1, GPU=1))
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
+    assert choose_precision("auto") == precision
+
+
+def test_precision_of_a_tpu_and_by_name(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", _list_devices(CPU=1, TPU=8))
+    assert choose_precision("auto") == "mixed_bfloat16"
+    assert choose_precision("mixed_float16") == "mixed_float16"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,598 @@
+"""The training loop on a tiny model: its sums against numpy, resuming bit for bit, damage, and the clock."""
+
+import contextlib
+import doctest
+import functools
+import itertools
+import logging
+import math
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, UserError
+from tf_llm.training import checkpoints as checkpoints_module
+from tf_llm.training import trainer as trainer_module
+from tf_llm.training.checkpoints import Checkpoints
+from tf_llm.training.optimizers import TrainingConfig, build_optimizer, learning_rate_at
+from tf_llm.training.trainer import Sums, Trainer
+
+BATCH, SOURCE, TARGET, WIDTH, VOCABULARY = 8, 4, 6, 5, 11
+
+
+@functools.cache
+def one_cpu():
+    """Made when first needed: it starts TensorFlow, before which test_training_distribution.py has things to do."""
+    return tf.distribute.OneDeviceStrategy("/cpu:0")
+
+
+def build_tiny_model(config, dropout=0.2, output_l2=0.01, seed=0):
+    """Logits from the embedded word plus the mean of the embedded source; the source's padding does not count."""
+    keras.utils.set_random_seed(seed)
+    source_ids = keras.Input((SOURCE,), dtype="int32", name=SOURCE_IDS)
+    decoder_ids = keras.Input((TARGET,), dtype="int32", name=DECODER_IDS)
+    embedding = keras.layers.Embedding(VOCABULARY, WIDTH, embeddings_initializer="normal", name="embedding")
+    keep = ops.cast(ops.not_equal(source_ids, 0), "float32")[..., None]  # [B, S, 1]
+    context = ops.sum(embedding(source_ids) * keep, 1, keepdims=True) / ops.maximum(
+        ops.sum(keep, 1, keepdims=True), 1.0
+    )
+    hidden = keras.layers.Dropout(dropout)(embedding(decoder_ids) + context)  # [B, T, D]
+    regularizer = keras.regularizers.L2(output_l2) if output_l2 else None
+    logits = keras.layers.Dense(VOCABULARY, kernel_regularizer=regularizer, name="output")(hidden)
+    model = keras.Model({SOURCE_IDS: source_ids, DECODER_IDS: decoder_ids}, logits)
+    model.compile(build_optimizer(config), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def make_tiny_batches(first_batch=0):
+    """Endless batches, number n a function of n alone; the first half of the rows has one target each."""
+
+    def make_batch(number):
+        ids = tf.random.stateless_uniform([BATCH, SOURCE + TARGET], [7, number], 1, VOCABULARY, tf.int32)
+        source_ids, targets = ids[:, :SOURCE], ids[:, SOURCE:]
+        lengths = tf.where(tf.range(BATCH) < BATCH // 2, 1, TARGET)
+        weights = tf.sequence_mask(lengths, TARGET, tf.float32)
+        targets = targets * tf.cast(weights, tf.int32)
+        decoder_ids = tf.pad(targets[:, :-1], [[0, 0], [1, 0]])
+        return {SOURCE_IDS: source_ids, DECODER_IDS: decoder_ids}, targets, weights
+
+    return tf.data.Dataset.range(first_batch, tf.int64.max).map(make_batch)
+
+
+class Notes:
+    """An observer that keeps what it is told."""
+
+    def __init__(self):
+        self.starts, self.steps, self.sums, self.rates, self.validations = [], [], [], [], []
+
+    def start(self, step, total):
+        self.starts.append((step, total))
+
+    def step(self, step, sums, learning_rate, clock):
+        self.steps.append(step)
+        self.sums.append(sums)
+        self.rates.append(learning_rate)
+
+    def validation(self, step, sums):
+        self.validations.append(step)
+
+
+def build_trainer(config, **model_settings):
+    with one_cpu().scope():
+        return Trainer(build_tiny_model(config, **model_settings), one_cpu(), config)
+
+
+def build_run(folder, seed=0, **settings):
+    """(trainer, checkpoints, observer) of a fresh process: new objects, other initial weights for another seed."""
+    config = TrainingConfig(**{"learning_rate": 0.05, "checkpoint_seconds": 1e9, "evaluate_seconds": 1e9, **settings})
+    trainer = build_trainer(config, seed=seed)
+    return trainer, Checkpoints(folder, trainer.model, trainer.optimizer), Notes()
+
+
+def train(trainer, checkpoints, observer):
+    """Seconds that the steps took."""
+    return trainer.train(make_tiny_batches, checkpoints, observer, lambda: Sums(1.0, 1.0, 1.0)).total
+
+
+def weights_of(trainer):
+    """Everything that learns or draws: the model's variables, its seeds among them, and the optimiser's."""
+    return [variable.numpy() for variable in [*trainer.model.variables, *trainer.optimizer.variables]]
+
+
+def messages(caplog):
+    """What this package logged; TensorFlow has its own remarks on odd files."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("tf_llm")]
+
+
+def assert_equal(left, right):
+    for one, other in zip(left, right, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_docstring_examples():
+    result = doctest.testmod(checkpoints_module)
+    assert result.attempted >= 3 and result.failed == 0
+
+
+# === What a step adds up ===
+
+
+def _score_unpadded(model, rows):
+    """The sums of (source, targets) rows of their own lengths, in numpy."""
+    table, (kernel, bias) = model.get_layer("embedding").get_weights()[0], model.get_layer("output").get_weights()
+    nats = correct = tokens = source_tokens = 0
+    for source, targets in rows:
+        hidden = table[[0, *targets[:-1]]] + table[source].mean(0)
+        logits = hidden @ kernel + bias
+        log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        nats -= log_probabilities[np.arange(len(targets)), targets].sum()
+        correct += (logits.argmax(-1) == targets).sum()
+        tokens += len(targets)
+        source_tokens += len(source)
+    return nats, correct, tokens, source_tokens
+
+
+def test_evaluation_equals_unpadded_numpy():
+    random = np.random.default_rng(3)
+    rows = [
+        (random.integers(1, VOCABULARY, random.integers(1, SOURCE + 1)), random.integers(1, VOCABULARY, length))
+        for length in random.integers(1, TARGET + 1, 19)
+    ]
+    columns = [np.zeros((24, length), "int32") for length in (SOURCE, TARGET, TARGET)]  # five rows are empty
+    for row, (source, targets) in enumerate(rows):
+        for column, ids in zip(columns, (source, [0, *targets[:-1]], targets), strict=True):
+            column[row, : len(ids)] = ids
+    source_ids, decoder_ids, targets = columns
+    weights = (targets != 0).astype("float32")
+    batches = tf.data.Dataset.from_tensor_slices(
+        ({SOURCE_IDS: source_ids, DECODER_IDS: decoder_ids}, targets, weights)
+    ).batch(BATCH)
+    trainer = build_trainer(TrainingConfig(), output_l2=10.0)
+    sums = trainer.evaluate(batches)
+    nats, correct, tokens, source_tokens = _score_unpadded(trainer.model, rows)
+    assert sums.nats == pytest.approx(nats, rel=1e-5)
+    assert (sums.correct, sums.tokens, sums.source_tokens) == (correct, tokens, source_tokens)
+    assert sums.loss == pytest.approx(nats / tokens, rel=1e-5)  # and nothing of L2
+    assert sums.accuracy == correct / tokens
+
+
+def test_sums_of_nothing():
+    assert (Sums(0.0, 0.0, 0.0).loss, Sums(0.0, 0.0, 0.0).accuracy) == (0.0, 0.0)
+
+
+def test_l2_trains_and_is_not_reported():
+    kernels, reported = [], []
+    for output_l2 in (0.0, 0.5):
+        config = TrainingConfig(optimizer="gradient_descent", learning_rate=0.1)
+        trainer = build_trainer(config, dropout=0.0, output_l2=output_l2)
+        before = trainer.model.get_layer("output").kernel.numpy()
+        reported.append(trainer.train_step(next(iter(make_tiny_batches()))).numpy())
+        kernels.append(trainer.model.get_layer("output").kernel.numpy())
+    np.testing.assert_array_equal(*reported)
+    np.testing.assert_allclose(kernels[0] - kernels[1], 0.1 * 2 * 0.5 * before, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_cut_to_their_global_norm():
+    updates = {}
+    for clip_norm in (0.0, 0.01):
+        config = TrainingConfig(optimizer="gradient_descent", learning_rate=1.0, clip_norm=clip_norm)
+        trainer = build_trainer(config, dropout=0.0)
+        before = [variable.numpy() for variable in trainer.model.trainable_variables]
+        trainer.train_step(next(iter(make_tiny_batches())))
+        after = [variable.numpy() for variable in trainer.model.trainable_variables]
+        updates[clip_norm] = np.concatenate([(old - new).ravel() for old, new in zip(before, after, strict=True)])
+    assert np.linalg.norm(updates[0.0]) > 0.1
+    assert np.linalg.norm(updates[0.01]) == pytest.approx(0.01, rel=1e-3)
+    cut = updates[0.0] / np.linalg.norm(updates[0.0])
+    np.testing.assert_allclose(updates[0.01] / 0.01, cut, atol=1e-4)
+
+
+def test_logits_in_bfloat16_are_summed_in_float32():
+    sums = {}
+    for precision in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(precision)
+        try:
+            trainer = build_trainer(TrainingConfig(), dropout=0.0)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert trainer.model.output.dtype == ("bfloat16" if "bfloat16" in precision else "float32")
+        sums[precision] = trainer.train_step(next(iter(make_tiny_batches()))).numpy()
+    assert sums["mixed_bfloat16"].dtype == "float32"
+    np.testing.assert_allclose(sums["mixed_bfloat16"][0], sums["float32"][0], rtol=0.01)
+
+
+def test_it_learns(tmp_path):
+    trainer, checkpoints, observer = build_run(tmp_path, steps=60, learning_rate=0.1)
+    trainer.train(lambda first: make_tiny_batches().take(1).repeat(), checkpoints, observer, None)
+    assert observer.sums[-1].loss < 0.5 * observer.sums[0].loss
+    assert observer.sums[-1].accuracy > observer.sums[0].accuracy
+
+
+LOSS = keras.losses.SparseCategoricalCrossentropy
+
+
+@pytest.mark.parametrize(
+    ("compile_arguments", "received"),
+    [
+        (None, "optimizer=NoneType, loss=None"),
+        (lambda: (keras.optimizers.Adam(), LOSS(from_logits=True)), "optimizer=Adam, loss=<"),
+        (
+            # what Keras makes of an optimiser under mixed_float16
+            lambda: (keras.optimizers.LossScaleOptimizer(build_optimizer(TrainingConfig())), LOSS(from_logits=True)),
+            "optimizer=LossScaleOptimizer, loss=<",
+        ),
+        (lambda: (build_optimizer(TrainingConfig()), "mse"), "optimizer=Adam, loss='mse'"),
+    ],
+)
+def test_models_that_were_compiled_otherwise_are_refused(compile_arguments, received):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    if compile_arguments:
+        model.compile(*compile_arguments())
+    with pytest.raises(UserError, match=r"^expected a model compiled with an optimiser of tf_llm") as error:
+        Trainer(model, one_cpu(), TrainingConfig())
+    assert f"Received: {received}" in str(error.value) and "Call model.compile(" in str(error.value)
+
+
+# === Resuming ===
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_resumed_equals_uninterrupted(tmp_path, optimizer, caplog):
+    settings = {"optimizer": optimizer, "schedule": "cosine", "warmup_steps": 3, "clip_norm": 0.5}
+    whole, whole_checkpoints, whole_notes = build_run(tmp_path / "whole", steps=10, **settings)
+    train(whole, whole_checkpoints, whole_notes)
+
+    # The same schedule, stopped after 5 of its 10 steps as by Ctrl-C.
+    half, half_checkpoints, half_notes = build_run(tmp_path / "half", steps=10, **settings)
+    interrupt_after(5, half_notes)
+    with pytest.raises(KeyboardInterrupt):
+        train(half, half_checkpoints, half_notes)
+    caplog.clear()
+
+    resumed, resumed_checkpoints, resumed_notes = build_run(tmp_path / "half", seed=99, steps=10, **settings)
+    assert not np.array_equal(weights_of(resumed)[0], weights_of(half)[0])
+    with caplog.at_level(logging.INFO, logger="tf_llm"):
+        train(resumed, resumed_checkpoints, resumed_notes)
+    assert messages(caplog) == ["resuming at step 5 of 10"]
+    assert resumed_notes.starts == [(5, 10)]
+    assert half_notes.steps + resumed_notes.steps == whole_notes.steps == list(range(1, 11))
+    assert half_notes.sums + resumed_notes.sums == whole_notes.sums
+    assert_equal(weights_of(resumed), weights_of(whole))
+
+
+def interrupt_after(step, notes):
+    """Makes an observer press Ctrl-C when it has noted a step."""
+    keep = notes.step
+
+    def note(number, *figures):
+        keep(number, *figures)
+        if number == step:
+            raise KeyboardInterrupt
+
+    notes.step = note
+
+
+def test_interrupted_within_a_step_equals_uninterrupted(tmp_path, caplog):
+    """Ctrl-C lands between the optimiser's step and the loop's own count of it: the step is not done twice."""
+    whole, checkpoints, notes = build_run(tmp_path / "whole", steps=6)
+    train(whole, checkpoints, notes)
+    half, checkpoints, notes = build_run(tmp_path / "half", steps=6)
+    step, batches = half.train_step, itertools.count(1)
+
+    def interrupted_step(batch):
+        sums = step(batch)
+        if next(batches) == 3:
+            raise KeyboardInterrupt
+        return sums
+
+    half.train_step = interrupted_step
+    with pytest.raises(KeyboardInterrupt):
+        train(half, checkpoints, notes)
+    assert messages(caplog) == ["interrupted: saving step 3; the same command goes on from there"]
+    resumed, checkpoints, notes = build_run(tmp_path / "half", seed=99, steps=6)
+    train(resumed, checkpoints, notes)
+    assert notes.steps == [4, 5, 6]
+    assert_equal(weights_of(resumed), weights_of(whole))
+
+
+def test_finished_run_has_nothing_to_do_and_can_be_lengthened(tmp_path):
+    trainer, checkpoints, notes = build_run(tmp_path, steps=2)
+    assert train(trainer, checkpoints, notes) > 0
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    trainer, checkpoints, notes = build_run(tmp_path, seed=99, steps=2)
+    assert train(trainer, checkpoints, notes) == 0.0
+    assert (notes.starts, notes.steps) == ([(2, 2)], [])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
+    trainer, checkpoints, notes = build_run(tmp_path, seed=99, steps=3)
+    train(trainer, checkpoints, notes)
+    assert notes.steps == [3]
+
+
+def test_weights_can_be_read_without_the_optimizer(tmp_path):
+    trainer, checkpoints, notes = build_run(tmp_path, steps=2)
+    train(trainer, checkpoints, notes)
+    model = build_tiny_model(TrainingConfig(), seed=99)
+    assert Checkpoints(tmp_path, model).restore()
+    assert_equal([variable.numpy() for variable in model.variables], weights_of(trainer)[: len(model.variables)])
+
+
+def test_optimizer_that_was_used_before_the_run(tmp_path):
+    trainer, checkpoints, notes = build_run(tmp_path, steps=4)
+    trainer.train_step(next(iter(make_tiny_batches())))
+    interrupt_after(2, notes)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, checkpoints, notes)
+    assert int(checkpoints.step) == 2
+
+
+# === Checkpoints that are damaged or cannot be written ===
+
+
+def _save_three(folder):
+    """Checkpoints of steps 1, 2 and 3, of which two are kept; returns the weights by step."""
+    trainer, checkpoints, _ = build_run(folder)
+    batches = iter(make_tiny_batches())
+    weights = {}
+    for step in (1, 2, 3):
+        trainer.train_step(next(batches))
+        checkpoints.step.assign(step)
+        checkpoints.save()
+        weights[step] = weights_of(trainer)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoint",
+        *(f"ckpt-{step}.{part}" for step in (2, 3) for part in ("data-00000-of-00001", "index")),
+    ]
+    return weights
+
+
+DAMAGE = {
+    "a byte flipped": lambda content: content[: len(content) // 2] + b"\x55" + content[len(content) // 2 + 1 :],
+    "cut short": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "zeros": lambda content: bytes(len(content)),
+    "gone": None,
+}
+
+
+def _damage(path, kind):
+    path.unlink() if kind == "gone" else path.write_bytes(DAMAGE[kind](path.read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def three_saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("three")
+    return folder, _save_three(folder)
+
+
+def _copy(folder, target):
+    target.mkdir()
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+@pytest.mark.parametrize("part", ["data-00000-of-00001", "index"])
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_newest_falls_back_to_the_one_before(three_saved, tmp_path, part, kind, caplog):
+    folder = _copy(three_saved[0], tmp_path / "copy")
+    _damage(folder / f"ckpt-3.{part}", kind)
+    trainer, checkpoints, _ = build_run(folder, seed=99)
+    assert checkpoints.restore()
+    assert int(checkpoints.step) == 2
+    assert_equal(weights_of(trainer), three_saved[1][2])
+    (message,) = messages(caplog)
+    assert message.startswith(f"checkpoint {folder}/ckpt-3 cannot be read (")
+    assert message.endswith("); trying the one before")
+
+
+def test_all_damaged_is_an_error_and_no_fresh_start(three_saved, tmp_path):
+    folder = _copy(three_saved[0], tmp_path / "copy")
+    for path in folder.glob("*.data*"):
+        _damage(path, "cut short")
+    trainer, checkpoints, notes = build_run(folder)
+    text = r"expected a checkpoint of this model in .*copy. Received: 2 that cannot be read. .* move the folder away"
+    with pytest.raises(UserError, match=text):
+        train(trainer, checkpoints, notes)
+    assert notes.starts == []
+
+
+@pytest.mark.parametrize("kind", ["gone", "cut short", "zeros"])
+def test_tensorflows_list_of_checkpoints_is_not_needed(three_saved, tmp_path, kind):
+    folder = _copy(three_saved[0], tmp_path / "copy")
+    _damage(folder / "checkpoint", kind)
+    trainer, checkpoints, _ = build_run(folder, seed=99)
+    assert checkpoints.restore()
+    assert_equal(weights_of(trainer), three_saved[1][3])
+    checkpoints.step.assign(4)
+    checkpoints.save()
+    assert build_run(folder)[1].restore()
+
+
+@pytest.mark.parametrize("optimizer", [True, False])
+def test_checkpoint_of_another_model_is_an_error(three_saved, optimizer):
+    model = keras.Sequential([keras.Input((2,)), *(keras.layers.Dense(2) for _ in range(9))])
+    model.compile(build_optimizer(TrainingConfig()))
+    with pytest.raises(UserError, match=r"expected a checkpoint of this model .* Go back to the settings"):
+        Checkpoints(three_saved[0], model, model.optimizer if optimizer else None).restore()
+
+
+def test_nothing_to_restore(tmp_path):
+    assert not build_run(tmp_path / "new")[1].restore()
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file may grow beyond 1,000 bytes: the system refuses in the midst of a write, as it does on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk_is_an_error_and_the_older_ones_stay(three_saved, tmp_path):
+    folder = _copy(three_saved[0], tmp_path / "copy")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    checkpoints = build_run(folder)[1]
+    checkpoints.restore()
+    checkpoints.step.assign(4)
+    text = rf"expected to write a checkpoint to {folder}. Received: .+. Free some space .* newest checkpoint: .*ckpt-3$"
+    with full_disk(), pytest.raises(UserError, match=text):
+        checkpoints.save()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # and no unfinished files
+    checkpoints.save()
+    resumed, checkpoints, _ = build_run(folder, seed=99)
+    assert checkpoints.restore() and int(checkpoints.step) == 4
+    assert_equal(weights_of(resumed), three_saved[1][3])
+
+
+def test_full_disk_in_the_midst_of_a_run(tmp_path):
+    trainer, checkpoints, notes = build_run(tmp_path, steps=3, checkpoint_seconds=0.0)
+    save, saves = checkpoints.save, itertools.count(1)
+
+    def save_the_second_on_a_full_disk():
+        with full_disk() if next(saves) == 2 else contextlib.nullcontext():
+            return save()
+
+    checkpoints.save = save_the_second_on_a_full_disk
+    with pytest.raises(UserError, match=r"newest checkpoint: .*ckpt-1$"):
+        train(trainer, checkpoints, notes)
+    resumed, checkpoints, notes = build_run(tmp_path, seed=99, steps=3)
+    train(resumed, checkpoints, notes)
+    assert notes.steps == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "error", [tf.errors.ResourceExhaustedError(None, None, "No space left on device"), OSError(28)]
+)
+def test_whatever_cannot_be_written_is_named(tmp_path, monkeypatch, error):
+    checkpoints = build_run(tmp_path)[1]
+
+    def save(**_):
+        raise error
+
+    monkeypatch.setattr(checkpoints._manager, "save", save)
+    with pytest.raises(UserError, match=r"Received: (No space|28|OSError).*; the newest checkpoint: none$"):
+        checkpoints.save()
+
+
+def test_loss_that_is_no_number_stops_the_run_unsaved(tmp_path):
+    trainer, checkpoints, notes = build_run(tmp_path, steps=3)
+    keep = notes.step
+
+    def poison(step, *figures):
+        keep(step, *figures)
+        trainer.model.get_layer("output").bias.assign([math.nan] * VOCABULARY)
+
+    notes.step = poison
+    with pytest.raises(UserError, match=r"expected a finite loss. Received: nan in step 1. Lower the learning rate"):
+        train(trainer, checkpoints, notes)
+    assert notes.steps == [1] and list(tmp_path.iterdir()) == []
+
+
+# === By the clock ===
+
+
+def build_fake_run(folder, monkeypatch, step_seconds, **settings):
+    """A run whose step n takes `step_seconds(n)` on a clock of its own, and trains nothing."""
+    trainer, checkpoints, notes = build_run(folder, **settings)
+    now, numbers = [0.0], itertools.count()
+
+    def step(batch):
+        now[0] += step_seconds(next(numbers))
+        trainer.optimizer.iterations.assign_add(1)
+        return tf.ones(4)
+
+    trainer.train_step = step
+    clock = types.SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
+    monkeypatch.setattr(trainer_module, "time", clock)
+    return trainer, checkpoints, notes
+
+
+def test_run_is_planned_from_the_steps_that_were_timed(tmp_path, monkeypatch):
+    # The first step traces for 5 s, the others take .5 s; one straggler among those that are timed does not matter.
+    seconds = {0: 5.0, 7: 3.0}
+    trainer, checkpoints, notes = build_fake_run(
+        tmp_path, monkeypatch, lambda number: seconds.get(number, 0.5), seconds=30.0, schedule="cosine", warmup_steps=2
+    )
+    spent = train(trainer, checkpoints, notes)
+    total = 13 + int((30 - (5 + 3 + 11 * 0.5)) / 0.5)
+    assert notes.starts == [(0, 0), (13, total)]
+    assert len(notes.steps) == int(checkpoints.step) == int(checkpoints.total_steps) == total
+    assert spent == pytest.approx(30)
+    config = trainer.config
+    planned = [learning_rate_at(config, step, total) for step in range(13, total)]
+    assert notes.rates == pytest.approx([0.025, *[0.05] * 12, *planned])
+
+    # A run that is interrupted goes on with the plan that was stored.
+    trainer, checkpoints, notes = build_fake_run(tmp_path, monkeypatch, lambda _: 0.5, seconds=30.0)
+    assert train(trainer, checkpoints, notes) == 0.0
+    assert notes.starts == [(total, total)]
+
+
+def test_planned_run_resumes_with_its_plan(tmp_path, monkeypatch, caplog):
+    trainer, checkpoints, notes = build_fake_run(tmp_path, monkeypatch, lambda _: 1.0, seconds=20.0)
+    interrupt_after(15, notes)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, checkpoints, notes)
+    trainer, checkpoints, notes = build_fake_run(tmp_path, monkeypatch, lambda _: 0.001, seconds=20.0)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="tf_llm"):
+        train(trainer, checkpoints, notes)
+    assert messages(caplog) == ["resuming at step 15 of 20"]
+    assert notes.starts == [(15, 20)] and notes.steps == [16, 17, 18, 19, 20]
+
+
+def test_run_interrupted_before_it_was_planned(tmp_path, monkeypatch, caplog):
+    trainer, checkpoints, notes = build_fake_run(tmp_path, monkeypatch, lambda _: 1.0, seconds=20.0)
+    interrupt_after(4, notes)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, checkpoints, notes)
+    trainer, checkpoints, notes = build_fake_run(tmp_path, monkeypatch, lambda _: 1.0, seconds=20.0)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="tf_llm"):
+        train(trainer, checkpoints, notes)
+    assert messages(caplog)[0] == "resuming at step 4 of a number still to be planned"
+    assert notes.starts == [(4, 0), (17, 24)]
+
+
+def test_machine_that_is_too_slow_to_be_timed(tmp_path, monkeypatch):
+    trainer, checkpoints, notes = build_fake_run(tmp_path, monkeypatch, lambda _: 7.0, seconds=10.0)
+    assert train(trainer, checkpoints, notes) == 21.0
+    assert notes.starts == [(0, 0), (2, 3)]
+
+
+def test_machine_that_becomes_slow(tmp_path, monkeypatch, caplog):
+    trainer, checkpoints, notes = build_fake_run(
+        tmp_path, monkeypatch, lambda number: 0.1 if number < 20 else 5.0, seconds=20.0
+    )
+    assert train(trainer, checkpoints, notes) == pytest.approx(2 + 5 * 5)
+    (text,) = messages(caplog)
+    assert text == "the machine became slower than planned: stopping at step 25 of 200"
+    assert (int(checkpoints.step), int(checkpoints.total_steps)) == (25, 200)
+    assert build_run(tmp_path)[1].restore()
+
+
+def test_validation_and_saving_go_by_the_clock_and_are_not_counted(tmp_path, monkeypatch):
+    trainer, checkpoints, notes = build_fake_run(
+        tmp_path, monkeypatch, lambda _: 1.0, steps=20, evaluate_seconds=6.5, checkpoint_seconds=9.5
+    )
+    saves = []
+    checkpoints.save = lambda: saves.append(int(checkpoints.step))
+    assert train(trainer, checkpoints, notes) == 20.0
+    assert notes.validations == [7, 14]
+    assert saves == [10, 20]
+
+
+def test_real_run_stops_near_its_time(tmp_path):
+    trainer, checkpoints, notes = build_run(tmp_path, seconds=1.5)
+    spent = train(trainer, checkpoints, notes)
+    assert 0.3 < spent < 8  # loosely: drawing the graph alone takes seconds on a busy machine
+    assert int(checkpoints.total_steps) == notes.starts[-1][1] > 13
+    assert int(checkpoints.step) == notes.steps[-1] <= int(checkpoints.total_steps)

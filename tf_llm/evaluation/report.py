@@ -1,0 +1,119 @@
+"""The report of a run, from plain data: `report.md` for people, `loss.png` beside it, `summary.json` for programs."""
+
+import json
+import math
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#7f7f7f"
+
+
+def write_summary(folder, summary):
+    """Writes the figures of a run as JSON."""
+    (Path(folder) / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+def load_metrics(folder):
+    """{"train": [record], "validation": [record]} of a run's `metrics.jsonl`."""
+    metrics = {"train": [], "validation": []}
+    for line in (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        metrics[record["split"]].append(record)
+    return metrics
+
+
+def plot_loss(metrics, summary, path):
+    """Draws the loss of both splits over the steps, with the two baselines as lines: a PNG file."""
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for split, style in (
+        ("train", {"color": BLUE, "lw": 1}),
+        ("validation", {"color": ORANGE, "marker": "o", "lw": 2}),
+    ):
+        records = metrics[split]
+        axes.plot([r["step"] for r in records], [r["loss"] for r in records], label=split, **style)
+    for name, style in (("unigram", "--"), ("bigram", ":")):
+        level = summary[f"{name}_nats_per_word"]
+        axes.axhline(level, color=GREY, ls=style, lw=1.2, label=f"{name}, {level:.2f}")
+    # The first steps stand far above everything that is to be compared.
+    levels = [summary["unigram_nats_per_word"], summary["bigram_nats_per_word"], summary["validation_nats_per_word"]]
+    axes.set_ylim(min(levels) - 0.3, max(levels) + 0.7)
+    axes.set(xlabel="step", ylabel="nats per word", title=f"Recipe {summary['recipe']}: loss")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def format_table(head, rows):
+    """A table in Markdown; the first column is text, the others are figures.
+
+    >>> print(format_table(["", "nats"], [["unigram", "7.31"]]))
+    |  | nats |
+    |:--|--:|
+    | unigram | 7.31 |
+    """
+    rule = "|:--|" + "--:|" * (len(head) - 1)
+    return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def tabulate_models(summary):
+    """The rows that compare the model with its baselines: (head, rows)."""
+    head = ["", "nats per word", "perplexity", "bits per byte", "of that, for kept words", "for all that was removed"]
+    rows = []
+    for label, key in (
+        (f"this model, `{summary['recipe']}`", "validation"),
+        ("bigram", "bigram"),
+        ("unigram", "unigram"),
+    ):
+        nats, bits = summary[f"{key}_nats_per_word"], summary[f"{key}_bits_per_byte"]
+        removed = summary["removed_bits_per_byte"]
+        rows.append(
+            [label, f"{nats:.3f}", f"{math.exp(nats):,.0f}", f"{bits:.3f}", f"{bits - removed:.3f}", f"{removed:.3f}"]
+        )
+    return head, rows
+
+
+def tabulate_steps(about):
+    """What preparation kept and removed: (head, rows)."""
+    rows = [[name, f"{count:,}"] for name, count in about["steps"].items()]
+    rows += [[f"pages rejected: {reason}", f"{count:,}"] for reason, count in about["rejections"].items()]
+    return ["", "count"], rows
+
+
+def write_report(folder, summary, about, samples, remarks):
+    """Writes `report.md` and `loss.png` into the folder of a run that has its `metrics.jsonl` there.
+
+    Args:
+        folder: of the run.
+        summary: the figures that `write_summary` takes.
+        about: what the manifest of the shards says of how they were made.
+        samples: (prompt, the model's continuation, the page's own words) each.
+        remarks: paragraphs in Markdown that close the report: what to try next, what other recipes reach.
+    """
+    folder = Path(folder)
+    plot_loss(load_metrics(folder), summary, folder / "loss.png")
+    gain = summary["unigram_nats_per_word"] - summary["validation_nats_per_word"]
+    verdict = f"{abs(gain):.3f} nats per word {'below' if gain > 0 else 'ABOVE'} the unigram baseline"
+    parts = [
+        f"# Recipe `{summary['recipe']}` on {summary['source']}",
+        f"After {summary['steps']:,} steps in {summary['seconds']:.0f} s ({summary['tokens_per_second']:,.0f} tokens a "
+        f"second, {summary['parameters']:,} parameters, {summary['train_tokens']:,} training words), the model is "
+        f"**{verdict}** on {summary['validation_tokens']:,} words of pages that it never saw.",
+        format_table(*tabulate_models(summary)),
+        "Nats per word count the words that the preprocessing kept. Bits per byte count everything in the pages' text: "
+        f"what was removed is paid for, the same in every row. The bigram was scored on {summary['bigram_words']:,} "
+        "words.",
+        "![loss](loss.png)",
+        "## What it writes",
+        *(
+            f"> **{prompt}** {continuation}\n>\n> *The page itself goes on:* {truth}"
+            for prompt, continuation, truth in samples
+        ),
+        "## What preparation did",
+        f"Stop words: {about['stop_words']}.",
+        format_table(*tabulate_steps(about)),
+        "## Next",
+        *remarks,
+    ]
+    (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")

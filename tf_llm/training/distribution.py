@@ -1,0 +1,99 @@
+"""Which devices train: tf.distribute strategies by name, and the precision that suits them."""
+
+import logging
+from pathlib import Path
+
+import tensorflow as tf
+
+from tf_llm.contracts import UserError
+
+logger = logging.getLogger(__name__)
+CPU_INFORMATION = Path("/proc/cpuinfo")  # Linux; elsewhere nothing is known of the CPU
+
+
+def strategy(name="auto"):
+    """A tf.distribute strategy by name.
+
+    Args:
+        name: "cpu", "gpu" (the first), "mirrored" (every GPU of this machine, or every logical CPU where there is
+            none), "tpu" (this machine's, as on Colab), or "auto": the TPU if there is one, else all GPUs, else the CPU.
+
+    Raises:
+        UserError: an unknown name, or a device that is not there.
+
+    >>> with strategy("cpu").scope():
+    ...     weight = tf.Variable(0.0)  # or a model: what is made in here lives on these devices
+    """
+    if name == "auto":
+        name = detect()
+        logger.info("training on %s", name)
+    if name not in STRATEGIES:
+        known = sorted([*STRATEGIES, "auto"])
+        raise UserError(f"strategy expected one of {known}. Received: {name!r}. Choose one of them")
+    return STRATEGIES[name]()
+
+
+def detect():
+    """The name of the strategy that uses the best devices of this machine."""
+    if tf.config.list_logical_devices("TPU"):
+        return "tpu"
+    gpus = len(tf.config.list_logical_devices("GPU"))
+    return "mirrored" if gpus > 1 else "gpu" if gpus else "cpu"
+
+
+def build_one_device(kind):
+    """Trains on the first device of a kind, "CPU" or "GPU"."""
+    if not tf.config.list_logical_devices(kind):
+        raise UserError(
+            f"strategy expected a {kind}. Received: none that TensorFlow sees. Install its driver, or choose 'auto'"
+        )
+    return tf.distribute.OneDeviceStrategy(f"/{kind.lower()}:0")
+
+
+def build_mirrored():
+    """Trains on all GPUs, or all logical CPUs, of this machine: a copy of the model on each, gradients summed."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    names = [device.name for device in devices]
+    if devices[0].device_type == "CPU":  # NCCL, the default, speaks to GPUs alone
+        return tf.distribute.MirroredStrategy(names, cross_device_ops=tf.distribute.ReductionToOneDevice())
+    return tf.distribute.MirroredStrategy(names)
+
+
+def build_tpu():
+    """Trains on the TPU of this machine (Colab and TPU virtual machines: `tpu="local"`)."""
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        raise UserError(
+            f"strategy expected a TPU on this machine. Received: {str(error).splitlines()[0]} Install tensorflow-tpu "
+            "where there is one, or choose 'auto'"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+STRATEGIES = {
+    "cpu": lambda: build_one_device("CPU"),
+    "gpu": lambda: build_one_device("GPU"),
+    "mirrored": build_mirrored,
+    "tpu": build_tpu,
+}
+
+
+def choose_precision(name):
+    """A Keras dtype policy: `name` itself, or for "auto" mixed_bfloat16 where it is faster and float32 elsewhere.
+
+    bfloat16 is faster on TPUs, on GPUs from compute capability 8.0 (Ampere), and on CPUs with AVX512-BF16 or AMX;
+    on other CPUs it is emulated, and slower than float32.
+    """
+    if name != "auto":
+        return name
+    if tf.config.list_logical_devices("TPU"):
+        return "mixed_bfloat16"
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return "mixed_bfloat16" if capability >= (8, 0) else "float32"
+    flags = CPU_INFORMATION.read_text().split() if CPU_INFORMATION.exists() else []
+    return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"

@@ -1,0 +1,127 @@
+"""What a person sees of a run: lines of progress, `metrics.jsonl`, TensorBoard.
+
+A line has loss (nats per target token), perplexity (its exponential), accuracy, bits per byte of the original text,
+tokens per second (read and said together) and the time that is left. `metrics.jsonl` has the same, but for the time
+that is left, and the learning rate; a figure that is infinite or not a number is null there, as JSON knows neither.
+"""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from tf_llm.contracts import UserError
+
+# `tf.summary.scalar` writes just this, but asks for the whole of TensorBoard, which TensorFlow left out in 2.21.
+SCALAR = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
+
+
+class Observer:
+    """Follows one run.
+
+    Args:
+        folder: where `metrics.jsonl` and the TensorBoard files go; both are added to when a run resumes. What a killed
+            run had noted of steps behind its last checkpoint, which are done again, is taken out of `metrics.jsonl`;
+            TensorBoard, which has no such means, draws these steps twice.
+        bits_per_byte: function of nats per token -> bits per byte of the original text.
+        log_seconds: seconds between two lines.
+    """
+
+    def __init__(self, folder, bits_per_byte, log_seconds=10.0):
+        self.folder, self.bits_per_byte, self.log_seconds = Path(folder), bits_per_byte, log_seconds
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._metrics = self.folder / "metrics.jsonl"
+        self._board = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+        self._terminal = sys.stderr.isatty()
+        self._bar = None
+        self.total, self._window = 0, []
+        self._logged = time.monotonic()
+
+    def start(self, step, total):
+        """The run begins with `step` steps done, or it is now known how many it has (0: not yet)."""
+        self.total = total
+        self._drop_records_after(step)
+        if self._terminal and self._bar is None:
+            self._bar = tqdm(total=total or None, initial=step, unit="step", dynamic_ncols=True)
+        if self._bar is not None:
+            self._bar.total = total or None
+
+    def step(self, step, sums, learning_rate, clock):
+        """A step is done: the number of them, its `Sums`, its rate, and the `Clock` that timed it."""
+        self._window.append(sums)
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+        if time.monotonic() - self._logged < self.log_seconds and step != self.total:
+            return
+        nats, tokens = sum(s.nats for s in self._window), sum(s.tokens for s in self._window)
+        steps = clock.latest[-len(self._window) :]
+        moved = tokens + sum(s.source_tokens for s in self._window)
+        seconds = sum(steps) / len(steps)
+        record = {
+            **self._quality(nats / max(tokens, 1.0), sum(s.correct for s in self._window) / max(tokens, 1.0)),
+            "learning_rate": learning_rate,
+            "tokens_per_second": moved / len(self._window) / seconds,
+        }
+        left = max(self.total - step, 0) * seconds
+        self._write("train", step, record, f" | {record['tokens_per_second']:,.0f} tokens/s | {left:.0f} s left")
+        self._window, self._logged = [], time.monotonic()
+
+    def validation(self, step, sums):
+        """The validation split was scored."""
+        self._write("validation", step, self._quality(sums.loss, sums.accuracy))
+
+    def close(self):
+        """Ends the progress bar and the TensorBoard file."""
+        if self._bar is not None:
+            self._bar.close()
+        self._board.close()
+
+    def _drop_records_after(self, step):
+        """Takes out of `metrics.jsonl`, all at once, what comes after `step`, and a line that was cut short."""
+        lines = self._metrics.read_bytes().splitlines(keepends=True) if self._metrics.exists() else []
+        kept = [line for line in lines if _step_of(line) <= step]
+        if len(kept) < len(lines):
+            partial = self._metrics.with_name(self._metrics.name + ".partial")
+            partial.write_bytes(b"".join(kept))
+            partial.replace(self._metrics)
+
+    def _quality(self, loss, accuracy):
+        return {
+            "loss": loss,
+            "perplexity": math.exp(min(loss, 100.0)),
+            "accuracy": accuracy,
+            "bits_per_byte": self.bits_per_byte(loss),
+        }
+
+    def _write(self, split, step, record, tail=""):
+        finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
+        try:
+            with self._metrics.open("a", encoding="utf-8") as metrics:
+                metrics.write(json.dumps({"split": split, "step": step, **finite}) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"expected to write to {self._metrics}. Received: {error.strerror}. Free some space; the run goes on "
+                "from its last checkpoint"
+            ) from error
+        with self._board.as_default(step=step):
+            for name, value in record.items():
+                tf.summary.write(f"{split}/{name}", tf.constant(value, tf.float32), metadata=SCALAR)
+        total = f"{self.total:05d}" if self.total else "?"
+        line = (
+            f"step {step:05d}/{total} | {split:10s} | loss {record['loss']:.3f} | "
+            f"perplexity {record['perplexity']:,.0f} | accuracy {record['accuracy']:.1%} | "
+            f"{record['bits_per_byte']:.3f} bits/byte{tail}"
+        )
+        tqdm.write(line, file=sys.stderr) if self._bar is not None else print(line, file=sys.stderr, flush=True)
+
+
+def _step_of(line):
+    """The step that a line of `metrics.jsonl` is about; infinity where it is no whole record."""
+    try:
+        return json.loads(line)["step"] if line.endswith(b"\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
