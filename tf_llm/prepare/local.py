@@ -1,0 +1,253 @@
+"""Pages to shards on one machine: two passes over the corpus, in parallel, and a count of everything that is lost.
+
+    pass 1   pages      -> documents, and the counts of their words        step 1, then 4, 5 and 2 of the article
+             counts     -> the vocabulary                                  step 3
+    pass 2   documents  -> token ids in shards, and the price of what the steps removed
+
+Low-frequency words can only be told once the whole corpus was counted: hence two passes, with the documents on disk
+in between. The vocabulary is counted over the pages of the training split alone, so that nothing of the validation
+split leaks into it. Everything is written beside its place and renamed at the end: a folder of shards is whole or is
+not there. This module and what it imports keep clear of TensorFlow, because every worker process imports it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import platform
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nltk
+import numpy as np
+from tqdm import tqdm
+
+from tf_llm.contracts import Document, Page, Rejected, Source, UserError
+from tf_llm.data.shards import Shards, ShardWriter, load_shards, split_of, write_manifest
+from tf_llm.prepare.worker import WorkerPool
+from tf_llm.text.html import HtmlConfig, strip_html
+from tf_llm.text.residual import Counts, UnigramCoder
+from tf_llm.text.tokenizers import build_char_tokenizer, build_word_tokenizer
+from tf_llm.text.words import WordsConfig, count_rare_words, find_words, load_stop_words
+
+if TYPE_CHECKING:
+    from tf_llm.config import RunConfig
+
+logger = logging.getLogger(__name__)
+
+DOCUMENTS, TOKENIZER = "documents.jsonl", "tokenizer.json"
+# The price of what was removed is learned from so much training text: it converges early, and counting takes longer
+# than all the rest of the second pass.
+PRICED_BYTES = 2_000_000
+
+
+@dataclasses.dataclass
+class Read:
+    """What pass 1 makes of a page."""
+
+    document: Document
+    html_bytes: int
+    words: dict[str, int]  # kept word -> occurrences
+    removed: dict[str, int]  # what steps 4 and 2 removed, see `words.find_words`
+
+
+@dataclasses.dataclass
+class Encoded:
+    """What pass 2 makes of a document."""
+
+    url: str
+    ids: np.ndarray  # int32 [words kept]
+    text_bytes: int
+    residual: Counts | None  # what the ids leave out of the text, where that is to be priced
+
+
+def read_page(page: Page, html: HtmlConfig, words: WordsConfig, stop_words: frozenset[str], tokens: str):
+    """Pass 1 of one page, in a worker: a `Read`, or a `Rejected` where the page has no text or no words."""
+    document = strip_html(page, html)
+    if isinstance(document, Rejected):
+        return document
+    removed = Counter()
+    kept = document.text if tokens == "characters" else find_words(document.text, words, stop_words, removed)
+    if not kept:
+        return Rejected(page.url, "no words left")
+    return Read(document, len(page.content), dict(Counter(kept)), dict(removed))
+
+
+def encode_document(document: Document, coder: UnigramCoder, validation_fraction: float, priced_fraction: float):
+    """Pass 2 of one document, in a worker: an `Encoded`. The residual of every validation page is priced, and that of
+    a fraction of the training pages is learned from; which ones, the address alone decides."""
+    is_training = split_of(document.url, validation_fraction) == "train"
+    is_priced = not is_training or split_of(f"{document.url} priced", priced_fraction) == "validation"
+    return Encoded(
+        document.url,
+        np.asarray(coder.tokenizer.encode(document.text), "int32"),
+        len(document.text.encode("utf-8", "surrogatepass")),
+        coder.count(document.text) if is_priced else None,
+    )
+
+
+def prepare(source: Source, run: RunConfig, folder: str | Path) -> Shards:
+    """Turns the pages of a source into a folder of token shards, or returns the shards that are there already.
+
+    Args:
+        source: pages, as from `crawl.CommonCrawl`, `crawl.SelfCrawl` or `crawl.Warc`.
+        run: its `html`, `words`, `tokens`, `shards` and `workers` say how.
+        folder: where to; made whole or not at all.
+
+    Raises:
+        UserError: the folder holds something else; no page of the source has text; there is no room on the disk.
+
+    >>> shards = prepare(Warc("crawl/*.warc.gz"), tf_llm.recipes.article(), "runs/first/data")  # doctest: +SKIP
+    >>> shards.train.tokens, shards.about["rejections"]                                         # doctest: +SKIP
+    (1148261, {'http status 404': 31, 'no text': 2})
+    """
+    folder = Path(folder)
+    settings = describe(source, run)
+    if folder.exists():
+        return reuse(folder, settings)
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        partial.mkdir(parents=True)
+        write_shards(source, run, partial, settings)
+        partial.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"expected a folder that can be written at {folder}. Received: {error}. Make room, or choose another one"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return load_shards(folder)
+
+
+def describe(source: Source, run: RunConfig) -> dict[str, Any]:
+    """All that decides what the shards hold, as JSON knows it."""
+    settings = {"source": repr(source), "tokens": run.tokens}
+    settings |= {name: dataclasses.asdict(getattr(run, name)) for name in ("html", "words", "shards")}
+    return json.loads(json.dumps(settings))
+
+
+def reuse(folder: Path, settings: dict[str, Any]) -> Shards:
+    """The shards that lie in a folder, if they were made of the same source in the same way."""
+    shards = load_shards(folder)
+    made = shards.about.get("settings", {})
+    if differing := [name for name in settings if settings[name] != made.get(name)]:
+        name = differing[0]
+        raise UserError(
+            f"expected shards of the same settings in {folder}. Received: {name} {made.get(name)}, where this run has "
+            f"{settings[name]}. Choose another folder, or remove that one"
+        )
+    logger.info("using the shards in %s: %s tokens", folder, f"{shards.train.tokens:,}")
+    return shards
+
+
+def write_shards(source: Source, run: RunConfig, folder: Path, settings: dict[str, Any]) -> None:
+    """Both passes, and the manifest."""
+    begin = time.perf_counter()
+    stop_words, origin = load_stop_words(run.words.stop_words if run.tokens == "words" else "none")
+    words, steps, rejections = read_documents(source, run, stop_words, folder / DOCUMENTS)
+    tokenizer = (
+        build_char_tokenizer(words, run.words)
+        if run.tokens == "characters"
+        else build_word_tokenizer(words, run.words, stop_words)
+    )
+    tokenizer.save(folder / TOKENIZER)
+    middle = time.perf_counter()
+    train, validation = encode_documents(run, UnigramCoder(tokenizer), folder, steps["bytes of text"], rejections)
+    (folder / DOCUMENTS).unlink()
+    steps["kinds of words kept"] = len(tokenizer.vocabulary)
+    steps["kinds of words removed as rare"] = len(words) - len(tokenizer.vocabulary)
+    if run.words.rare_words == "remove" or run.tokens == "characters":
+        steps["rare words in training pages"] = count_rare_words(words, tokenizer.vocabulary)
+    end = time.perf_counter()
+    about = {
+        "settings": settings,
+        "stop_words": origin,
+        "steps": dict(steps),
+        "rejections": dict(rejections.most_common()),
+        "versions": {"python": platform.python_version(), "nltk": nltk.__version__},
+        "seconds": {"pass 1": round(middle - begin, 2), "pass 2": round(end - middle, 2)},
+    }
+    write_manifest(folder, run.shards, tokenizer.vocabulary_size, train, validation, about)
+    logger.info("prepared %s tokens of %s pages in %.1f s", f"{train.tokens:,}", f"{train.pages:,}", end - begin)
+
+
+def read_documents(source: Source, run: RunConfig, stop_words: frozenset[str], path: Path):
+    """Pass 1: writes the documents, a line of JSON each, and returns the counts of the training words, what each step
+    removed, and the rejections by reason, the source's own included."""
+    words, steps, rejections = Counter(), Counter(), Counter()
+    function = functools.partial(read_page, html=run.html, words=run.words, stop_words=stop_words, tokens=run.tokens)
+    with WorkerPool(function, run.workers) as pool, path.open("w", encoding="utf-8") as file:
+        for result in show(pool.map(source), "reading pages"):
+            if isinstance(result, Rejected):
+                rejections[result.reason] += 1
+                logger.debug("%s: %s %s", result.url, result.reason, result.detail)
+                continue
+            document = result.document
+            file.write(json.dumps([document.url, document.text, document.languages]) + "\n")
+            steps["pages"] += 1
+            steps["bytes of HTML"] += result.html_bytes
+            steps["bytes of text"] += len(document.text.encode("utf-8", "surrogatepass"))
+            steps["words kept"] += sum(result.words.values())
+            steps.update(result.removed)
+            if split_of(document.url, run.shards.validation_fraction) == "train":
+                words.update(result.words)
+    rejections.update(source.rejections)
+    if not steps["pages"]:
+        received = ", ".join(f"{count} × {reason}" for reason, count in rejections.most_common(3)) or "no page"
+        raise UserError(f"expected pages with text in {source!r}. Received: {received}. Take more pages, or others")
+    if not words:
+        raise UserError(
+            f"expected training pages in {source!r}. Received: {steps['pages']} in all, every one of the validation "
+            "split. Take more pages"
+        )
+    return words, steps, rejections
+
+
+def encode_documents(run: RunConfig, coder: UnigramCoder, folder: Path, text_bytes: int, rejections: Counter[str]):
+    """Pass 2: writes the shards of both splits and returns what each adds up to. Adds to the rejections."""
+    size = coder.tokenizer.vocabulary_size
+    writers = {split: ShardWriter(folder, split, run.shards, size) for split in ("train", "validation")}
+    residual: dict[str, Counter[str]] = {}
+    fraction = run.shards.validation_fraction
+    function = functools.partial(
+        encode_document,
+        coder=coder,
+        validation_fraction=fraction,
+        priced_fraction=min(1.0, PRICED_BYTES / max(text_bytes, 1)),
+    )
+    with WorkerPool(function, run.workers) as pool:
+        for result in show(pool.map(load_documents(folder / DOCUMENTS)), "encoding documents"):
+            if isinstance(result, Rejected):
+                rejections[result.reason] += 1
+                continue
+            split = split_of(result.url, fraction)
+            writers[split].add(result.ids.tolist(), result.text_bytes)
+            if split == "train":
+                coder.merge(result.residual or {})
+            else:
+                for stream, symbols in result.residual.items():
+                    residual.setdefault(stream, Counter()).update(symbols)
+    train, validation = writers["train"].close(), writers["validation"].close()
+    return train, dataclasses.replace(validation, residual_nats=sum(coder.price(residual).values()))
+
+
+def load_documents(path: Path) -> Iterator[Document]:
+    """The documents that pass 1 wrote."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            url, text, languages = json.loads(line)
+            yield Document(url, text, tuple(languages))
+
+
+def show(results: Iterable[Any], title: str) -> Iterator[Any]:
+    """Passes everything on, and draws a bar where there is a terminal to draw it in."""
+    with contextlib.closing(tqdm(results, desc=title, unit=" pages", leave=False, disable=None)) as bar:
+        yield from bar
