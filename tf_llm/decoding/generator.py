@@ -1,0 +1,83 @@
+"""Text in, text out: a trained model, its tokenizer and a strategy.
+
+Glossary: N rows, S source length, T target length.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_llm.contracts import END_ID, PAD_ID
+from tf_llm.decoding.strategies import Sample, decode
+
+
+class Generator:
+    """Continues texts.
+
+    The model was trained to continue a window of S tokens by up to T more. A longer continuation is a chain of such
+    windows, just as a page was cut for training: what was said last is the source of what is said next.
+
+    Args:
+        model: an encoder–decoder with `build_start`, `build_step`, `empty_cache` and `config`, as `model.Transformer`.
+        tokenizer: a `contracts.Tokenizer`.
+
+    >>> generate = Generator(model, tokenizer)                            # doctest: +SKIP
+    >>> generate("The transformer architecture", max_new_tokens=12)       # doctest: +SKIP
+    'attention layers, output shape (batch_size, length)'
+    """
+
+    def __init__(self, model, tokenizer):
+        self.tokenizer = tokenizer
+        self.source_length, self.target_length = model.config.source_length, model.config.target_length
+        self._start, self._step, self._empty_cache = model.build_start(), model.build_step(), model.empty_cache
+        self._decode = {}  # strategy -> compiled function
+
+    def __call__(self, prompts, max_new_tokens=64, strategy=None, seed=0):
+        """Continues one text or a list of texts.
+
+        Args:
+            prompts: a string, or a list of strings. Words that the tokenizer does not keep are passed over.
+            max_new_tokens: tokens to say at most; a continuation may end earlier by itself.
+            strategy: see strategies.py; None is `Sample(temperature=0.8, top_k=40)`.
+            seed: the same seed gives the same continuation.
+
+        Returns:
+            The continuation without the prompt: a string, or a list of strings.
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is expected to be at least 1. Received: {max_new_tokens}")
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not texts:
+            return []
+        read = [[END_ID, *self.tokenizer.encode(text)] for text in texts]  # END_ID: a page begins, as in training
+        said = [[] for _ in texts]
+        for round_ in range(-(-max_new_tokens // self.target_length)):
+            spoken = self._say([ids + more for ids, more in zip(read, said, strict=True)], strategy, seed + round_)
+            for more, row in zip(said, spoken, strict=True):
+                if END_ID not in more:
+                    more += row[row != PAD_ID].tolist()
+            if all(END_ID in more for more in said):
+                break
+        texts = [self.tokenizer.decode(more[:max_new_tokens]) for more in said]
+        return texts[0] if isinstance(prompts, str) else texts
+
+    def _say(self, rows, strategy, seed):
+        """The next T tokens behind each row of ids: int32 [N, T]."""
+        source = np.full((len(rows), self.source_length), PAD_ID, "int32")
+        for place, ids in zip(source, rows, strict=True):
+            place[: len(ids[-self.source_length :])] = ids[-self.source_length :]
+        strategy = strategy or Sample(temperature=0.8, top_k=40)
+        if strategy not in self._decode:
+            self._decode[strategy] = tf.function(lambda source, seed: self._run(source, strategy, seed))
+        return self._decode[strategy](tf.constant(source), tf.constant(seed)).numpy()
+
+    def _run(self, source, strategy, seed):
+        """Encodes once, then decodes with a cache: source int32 [N, S] -> int32 [N, T]."""
+        fixed = dict(self._start(source, training=False))
+        del fixed["context"]  # the blocks have made their keys and values of it
+
+        def step(token_ids, position, cache):
+            inputs = {"token_ids": token_ids, "position": position, **fixed, **cache}
+            return self._step(inputs, training=False)
+
+        rows = source.shape[0]
+        return decode(step, self._empty_cache(rows), strategy, rows, self.target_length, seed)
