@@ -20,9 +20,10 @@ REQUIREMENTS = [
 ]
 EXTRAS = {
     "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
+    "tensorboard": ["tensorboard>=2.18"],  # to look at what a run writes for it; writing needs nothing
     "peers": ["beautifulsoup4>=4.12", "lxml>=5"],
 }
-# `all` is every optional capability. There is none yet beyond the requirements: whoever adds one adds its name here.
+# `all` is every optional capability.
 EXTRAS["all"] = sorted({need for name, needs in EXTRAS.items() if name not in ("dev", "peers") for need in needs})
 
 setup(

@@ -1,1 +1,36 @@
-"""tf_llm."""
+"""How large language models are trained: web pages in, a trained encoder–decoder out, text from it.
+
+Everything that a script or a notebook needs stands here; what is heavy is imported when it is first asked for, so that
+the worker processes, which import this package too, start without TensorFlow.
+"""
+
+import importlib
+
+from tf_llm import crawl
+from tf_llm.contracts import UserError
+from tf_llm.prepare.local import prepare  # takes the name of its folder, which stays importable as `tf_llm.prepare.…`
+
+_LAZY = {
+    "Generator": "tf_llm.load",
+    "build_model": "tf_llm.model.transformer",
+    "build_optimizer": "tf_llm.training.optimizers",
+    "choose_precision": "tf_llm.training.distribution",
+    "load_model": "tf_llm.load",
+    "recipes": "tf_llm",
+    "strategy": "tf_llm.training.distribution",
+    "train": "tf_llm.run",
+}
+
+__all__ = ["UserError", "crawl", "prepare", *_LAZY]
+
+
+def __getattr__(name):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'tf_llm' has no attribute {name!r}. Known: {', '.join(sorted(__all__))}")
+    if _LAZY[name] == __name__:
+        return importlib.import_module(f"{__name__}.{name}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,155 @@
+"""The main job from the command line, in a process of its own, as a newcomer runs it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from archives import write_warc
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SMALL = [
+    "--training.batch_size=8", "--model.d_model=32", "--model.d_ff=64", "--model.num_layers=1", "--model.num_heads=2",
+    "--model.vocabulary_size=203", "--words.vocabulary_size=200", "--shards.validation_fraction=0.2",
+    "--workers.processes=1", "--training.log_seconds=0.2", "--training.precision=float32",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    return write_warc(tmp_path_factory.mktemp("archive") / "pages.warc.gz", pages=60)
+
+
+def command(*arguments):
+    return [sys.executable, str(REPOSITORY / "examples" / "train_common_crawl.py"), *map(str, arguments)]
+
+
+def environment():
+    return os.environ | {"TF_LLM_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def launch(*arguments):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, env=environment())
+
+
+def train(archive, workdir, *arguments):
+    return launch("--source=warc", f"--warc={archive}", f"--workdir={workdir}", *SMALL, *arguments)
+
+
+@pytest.fixture(scope="session")
+def finished(archive, tmp_path_factory):
+    """A finished run of 150 steps: its folder and what the command printed."""
+    workdir = tmp_path_factory.mktemp("run")
+    result = train(archive, workdir, "--training.steps=150", "--training.learning_rate=0.003")
+    assert result.returncode == 0, result.stderr
+    return workdir, result
+
+
+def test_pages_become_a_trained_model_and_a_report(finished):
+    workdir, result = finished
+    summary = json.loads((workdir / "summary.json").read_text())
+    keys = "validation_nats_per_word unigram_nats_per_word bigram_nats_per_word validation_bits_per_byte"
+    assert {*keys.split(), "tokens_per_second", "seconds"} <= summary.keys()
+    assert summary["steps"] == 150 and summary["train_tokens"] > 5000
+    assert summary["validation_nats_per_word"] < summary["unigram_nats_per_word"] - 0.5
+    assert summary["validation_bits_per_byte"] < summary["unigram_bits_per_byte"]
+    report = (workdir / "report.md").read_text()
+    assert "![loss](loss.png)" in report and len(re.findall(r"^> \*\*", report, re.MULTILINE)) == 3
+    assert (workdir / "loss.png").read_bytes().startswith(b"\x89PNG")
+    metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert {record["split"] for record in metrics} == {"train", "validation"}
+    assert list((workdir / "tensorboard").iterdir()) and list((workdir / "checkpoints").iterdir())
+    parts = ["input_embedding", "position_embedding", "encoder", "decoder", "output_embedding"]
+    places = [result.stdout.index(part) for part in parts]
+    assert places == sorted(places)  # as `model.summary()` printed them
+    assert "| this model, `article` |" in result.stdout and f"{workdir}/report.md" in result.stdout
+
+
+def test_a_finished_run_writes_text_in_another_process(finished):
+    workdir, _ = finished
+    code = f"import tf_llm; print(tf_llm.Generator.load({str(workdir)!r})('The old kettle finds', max_new_tokens=20))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert result.returncode == 0, result.stderr
+    assert re.search("finds|follows|admires|paints|forgets|answers|carries|repairs|watches|borrows", result.stdout)
+
+
+def test_a_finished_run_is_not_trained_again(finished, archive):
+    workdir, _ = finished
+    before = json.loads((workdir / "summary.json").read_text())
+    result = train(archive, workdir, "--training.steps=150", "--training.learning_rate=0.003")
+    assert result.returncode == 0, result.stderr
+    assert "using the shards" in result.stderr and "resuming at step 150 of 150" in result.stderr
+    after = json.loads((workdir / "summary.json").read_text())
+    assert after["validation_nats_per_word"] == pytest.approx(before["validation_nats_per_word"], abs=1e-6)
+
+
+def test_other_settings_in_the_same_folder_are_refused(finished, archive):
+    workdir, _ = finished
+    result = train(archive, workdir, "--training.steps=150", "--training.learning_rate=0.001")
+    assert_one_line(result, r"error: expected the settings .*learning_rate: 0\.003 -> 0\.001\. Use another --workdir")
+
+
+def test_a_killed_run_goes_on(archive, tmp_path):
+    """`kill -9` in the middle of training; the same command finishes the run behind its last checkpoint."""
+    arguments = ["--training.steps=400", "--training.checkpoint_seconds=0.5"]
+    with subprocess.Popen(
+        command("--source=warc", f"--warc={archive}", f"--workdir={tmp_path}", *SMALL, *arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "checkpoints").glob("*.index")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "summary.json").exists()
+    result = train(archive, tmp_path, *arguments)
+    assert result.returncode == 0, result.stderr
+    step = int(re.search(r"resuming at step (\d+) of 400", result.stderr)[1])
+    assert 0 < step < 400
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 400
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def assert_one_line(result, pattern):
+    assert result.returncode == 1
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and re.search(pattern, lines[0]), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_wrong_input_is_a_one_line_error_and_leaves_nothing(tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("no archive")
+    one_page = write_warc(tmp_path / "one.warc.gz", pages=1)
+    workdir = tmp_path / "run"
+    for archive, pattern in (
+        (tmp_path / "missing.warc.gz", "there is no file. Check the path"),
+        (text, r"expected a WARC or WET archive. Received: .*notes\.txt \(no whole WARC record\)"),
+        (one_page, "expected training pages|too small|validation"),
+    ):
+        assert_one_line(train(archive, workdir, "--training.steps=2"), pattern)
+        assert not list(workdir.glob("*.partial")) and not (workdir / "config.json").exists()
+    assert_one_line(train(one_page, workdir, "--model.d_model=33"), "d_model.*multiple of .*num_heads")
+    assert_one_line(train(one_page, workdir, "--training.steps=0", "--training.seconds=0"), "steps or .*seconds")
+
+
+def test_wrong_flags_are_named():
+    result = launch("--modle.num_layers=3")
+    assert result.returncode == 1 and "Did you mean: model.num_layers" in result.stderr
+    result = launch("--recipe=worst")
+    assert result.returncode == 1 and "<article|best>" in result.stderr
+    result = launch("--training.batch_size=few")
+    assert result.returncode == 1 and "invalid literal" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_help_names_every_setting():
+    result = launch("--helpfull")
+    for line in ("--model.num_layers: blocks in the encoder", "--training.learning_rate: ", "--words.stop_words: "):
+        assert line in result.stdout

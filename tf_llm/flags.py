@@ -1,0 +1,100 @@
+"""Command-line flags for every setting of a run, made from the fields of the settings themselves.
+
+A field `num_layers` of the stage `model` is the flag `--model.num_layers`; its help is the comment behind the field.
+A flag that is not given leaves what the recipe says. Only this module and examples/ know absl's flags.
+"""
+
+import dataclasses
+import inspect
+import logging
+import re
+import sys
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from tf_llm.config import STAGES, TOKENS
+from tf_llm.contracts import UserError
+from tf_llm.crawl import CommonCrawl, SelfCrawl, Warc
+from tf_llm.crawl.common_crawl import INDEX_ADDRESS
+from tf_llm.crawl.download import answers
+from tf_llm.recipes import RECIPES
+
+logger = logging.getLogger(__name__)
+
+FIELD = re.compile(r"^    (\w+): .*?#\s*(.*)$", re.MULTILINE)
+DEFINE = {
+    "int": flags.DEFINE_integer,
+    "float": flags.DEFINE_float,
+    "bool": flags.DEFINE_bool,
+    "str": flags.DEFINE_string,
+}
+SOURCES = ("auto", "common_crawl", "self_crawl", "warc")
+
+
+def define_flags():
+    """Defines the flags of a run and of its source. Call it once, before `launch`."""
+    flags.DEFINE_enum("recipe", "article", sorted(RECIPES), "The settings to begin with.")
+    flags.DEFINE_enum("tokens", None, sorted(TOKENS), "What the model reads and says.")
+    for stage, config in STAGES.items():
+        comments = dict(FIELD.findall(inspect.getsource(config)))
+        for field in dataclasses.fields(config):
+            kind = field.type if isinstance(field.type, str) else field.type.__name__
+            DEFINE[kind](f"{stage}.{field.name}", None, f"{comments.get(field.name, '')} [{field.default}]")
+    flags.DEFINE_enum("source", "auto", SOURCES, "Pages; auto is Common Crawl, or self_crawl where that is silent.")
+    flags.DEFINE_multi_string("warc", [], "WARC or WET files for --source=warc, a path or a pattern.")
+    flags.DEFINE_string("crawl", None, "Common Crawl: which one, such as CC-MAIN-2026-39; by default the newest.")
+    flags.DEFINE_integer("files", 1, "Common Crawl: how many of its files.", lower_bound=1)
+    flags.DEFINE_float("megabytes", 100.0, "Common Crawl: how much of each file; 0 is all of it.", lower_bound=0)
+
+
+def build_run():
+    """The `RunConfig` that the flags describe. Raises UserError where they contradict each other."""
+    run = RECIPES[flags.FLAGS.recipe]()
+    changes = {} if flags.FLAGS.tokens is None else {"tokens": flags.FLAGS.tokens}
+    try:
+        for stage, config in STAGES.items():
+            given = {field.name: flags.FLAGS[f"{stage}.{field.name}"].value for field in dataclasses.fields(config)}
+            given = {name: value for name, value in given.items() if value is not None}
+            changes[stage] = dataclasses.replace(getattr(run, stage), **given)
+        return dataclasses.replace(run, **changes)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def build_source():
+    """The source of pages that the flags name. Raises UserError where a file is missing."""
+    name = flags.FLAGS.source
+    if flags.FLAGS.warc and name not in ("auto", "warc"):
+        raise UserError(f"expected --warc with --source=warc alone. Received: --source={name}. Leave one of them out")
+    if name == "auto":
+        name = "warc" if flags.FLAGS.warc else "common_crawl" if answers(f"{INDEX_ADDRESS}/collinfo.json") else "silent"
+    if name == "warc":
+        return Warc(flags.FLAGS.warc)
+    if name == "common_crawl":
+        logger.info("reading pages of Common Crawl (--source=self_crawl needs no network)")
+        return CommonCrawl(flags.FLAGS.crawl, files=flags.FLAGS.files, megabytes=flags.FLAGS.megabytes or None)
+    silent = "Common Crawl does not answer within 5 s: " if name == "silent" else ""
+    logger.info("%sreading the documentation that is installed with this Python", silent)
+    return SelfCrawl()
+
+
+def launch(main):
+    """Runs `main()` with parsed flags: progress on stderr, and an error with a remedy as one line and exit status 1."""
+
+    def guarded(arguments):
+        if arguments[1:]:
+            raise app.UsageError(f"expected flags alone. Received: {' '.join(arguments[1:])}")
+        package = logging.getLogger("tf_llm")
+        package.addHandler(logging.StreamHandler())
+        package.setLevel(logging.DEBUG if flags.FLAGS.verbosity > 0 else logging.INFO)
+        package.propagate = False  # absl would print it again
+        absl_logging.set_verbosity(absl_logging.WARNING)  # of TensorFlow's own remarks
+        try:
+            main()
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    app.run(guarded)

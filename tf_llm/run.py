@@ -1,0 +1,162 @@
+"""One training run from shards to report: what needs the data, the model, the loop and the figures together.
+
+A run lives in one folder:
+
+    config.json      its settings; a run that is resumed must have the same
+    tokenizer.json   what its ids mean
+    checkpoints/     weights, optimiser, random state and step
+    metrics.jsonl    and tensorboard/: every line of progress
+    report.md        loss.png, summary.json: how it ended
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_llm.config import check_resumable, load_config, write_config
+from tf_llm.contracts import UserError
+from tf_llm.data.objectives import PrefixLM
+from tf_llm.data.pipeline import make_evaluation_batches, make_training_batches, read_blocks
+from tf_llm.decoding.generator import Generator
+from tf_llm.evaluation.language_model import bigram_nats, bits_per_byte, target_pairs, unigram_nats
+from tf_llm.evaluation.report import write_report, write_summary
+from tf_llm.load import CHECKPOINTS, CONFIG, TOKENIZER
+from tf_llm.text.tokenizers import load_tokenizer
+from tf_llm.training.checkpoints import Checkpoints
+from tf_llm.training.observe import Observer
+from tf_llm.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+GLIMPSE = 20_000  # validation words scored while training, and by NLTK's bigram, which is slow
+PROMPT_WORDS, SAMPLE_WORDS = 8, 24  # of the continuations in the report
+
+
+def train(model, shards, run, workdir):
+    """Trains a compiled model on shards, from wherever the folder's run stands, and reports on it.
+
+    Call it inside the scope of the strategy under which the model was built and compiled.
+
+    Args:
+        model: as `build_model(run.model)` returns it, compiled.
+        shards: as `prepare` returns them.
+        run: a `RunConfig`.
+        workdir: the folder of the run.
+
+    Returns:
+        The figures of `summary.json`, a dictionary.
+
+    Raises:
+        UserError: the folder holds a run of other settings, the corpus is too small, the disk is full.
+    """
+    workdir = Path(workdir)
+    if shards.vocabulary_size > run.model.vocabulary_size:
+        raise UserError(
+            f"expected model.vocabulary_size of at least {shards.vocabulary_size}, as the shards in {shards.folder} "
+            f"have. Received: {run.model.vocabulary_size}. Build the model larger"
+        )
+    source_length, target_length = run.model.source_length, run.model.target_length
+    objective = PrefixLM(source_length, target_length, shorten=run.training.shorten_sources)
+    whole = PrefixLM(source_length, target_length)
+
+    def make_batches(first_batch):
+        return make_training_batches(shards, objective, run.training.batch_size, run.training.seed, first_batch)
+
+    def make_validation(max_tokens=None):
+        return make_evaluation_batches(shards, whole, run.training.batch_size, max_tokens=max_tokens)
+
+    make_batches(0), make_validation()  # a corpus that is too small is refused before the folder is touched
+    open_folder(workdir, run, shards)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer)
+    trainer = Trainer(model, tf.distribute.get_strategy(), run.training)
+    observer = Observer(workdir, lambda nats: sum(to_bits(nats, shards)), run.training.log_seconds)
+    try:
+        clock = trainer.train(make_batches, checkpoints, observer, lambda: trainer.evaluate(make_validation(GLIMPSE)))
+        sums = trainer.evaluate(make_validation())
+        observer.validation(int(checkpoints.step), sums)
+    finally:
+        observer.close()
+    moved = run.training.batch_size * (source_length + target_length)
+    summary = {
+        "recipe": run.recipe,
+        "source": shards.about["settings"]["source"],
+        **compare(sums.loss, shards),
+        "tokens_per_second": round(clock.steps * moved / max(clock.total, 1e-9), 1),
+        "seconds": round(clock.total, 2),
+        "steps": int(checkpoints.step),
+        "parameters": model.count_params(),
+        "accuracy": sums.accuracy,
+        "train_tokens": shards.train.tokens,
+        "validation_tokens": shards.validation.tokens,
+        "seed": run.training.seed,
+    }
+    samples = continue_pages(Generator(model, load_tokenizer(workdir / TOKENIZER)), shards)
+    write_summary(workdir, summary)
+    write_report(workdir, summary, shards.about, samples, suggest(summary, workdir))
+    return summary
+
+
+def open_folder(workdir, run, shards):
+    """Makes the folder of a run, or finds it: what it holds must fit what is to be done."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if (workdir / CONFIG).exists():
+        check_resumable(load_config(workdir / CONFIG), run)
+    try:
+        shutil.copyfile(shards.folder / "tokenizer.json", workdir / TOKENIZER)
+    except OSError as error:
+        raise UserError(
+            f"expected room for a run in {workdir}. Received: {error}. Make room, or choose another"
+        ) from error
+    write_config(run, workdir / CONFIG)
+
+
+def to_bits(nats_per_token, shards):
+    """Bits per byte of the validation pages' text at so many nats per kept token: (of them, of what was removed)."""
+    split = shards.validation
+    return bits_per_byte(nats_per_token, split.tokens, split.residual_nats, split.text_bytes)
+
+
+def compare(loss, shards):
+    """The model's validation loss beside the two baselines, in nats per word and in bits per byte."""
+    pairs = {
+        split: target_pairs(read_blocks(shards, split), shards.config.overlap) for split in ("train", "validation")
+    }
+    glimpse = pairs["validation"][:GLIMPSE]
+    nats = {
+        "validation": loss,
+        "unigram": unigram_nats(pairs["train"], pairs["validation"], shards.vocabulary_size),
+        "bigram": bigram_nats(pairs["train"], glimpse, shards.vocabulary_size),
+    }
+    return {
+        **{f"{name}_nats_per_word": value for name, value in nats.items()},
+        **{f"{name}_bits_per_byte": sum(to_bits(value, shards)) for name, value in nats.items()},
+        "removed_bits_per_byte": to_bits(loss, shards)[1],
+        "bigram_words": len(glimpse),
+    }
+
+
+def continue_pages(generate, shards, count=3):
+    """[(prompt, the model's continuation, the page's own words)] for a few validation pages."""
+    blocks = read_blocks(shards, "validation")
+    overlap = shards.config.overlap
+    begins = np.all(blocks[:, : overlap - 1] == 0, axis=1)  # nothing stands in front of a page's first block
+    long = np.count_nonzero(blocks[:, overlap:], axis=1) >= PROMPT_WORDS + SAMPLE_WORDS
+    pages = blocks[begins & long] if np.any(begins & long) else blocks[begins]
+    pages = pages[np.linspace(0, len(pages) - 1, min(count, len(pages))).astype(int), overlap:].astype("int32")
+    decode = generate.tokenizer.decode
+    prompts = [decode(page[:PROMPT_WORDS].tolist()) for page in pages]
+    truths = [decode(page[PROMPT_WORDS : PROMPT_WORDS + SAMPLE_WORDS].tolist()) for page in pages]
+    return list(zip(prompts, generate(prompts, max_new_tokens=SAMPLE_WORDS), truths, strict=True))
+
+
+def suggest(summary, workdir):
+    """How to go on from here: the closing paragraphs of a report."""
+    return [
+        "```",
+        f"tensorboard --logdir {workdir}/tensorboard",
+        f"python -c \"import tf_llm; print(tf_llm.Generator.load('{workdir}')('The transformer architecture'))\"",
+        "```",
+    ]
