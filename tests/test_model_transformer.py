@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import doctest
+import functools
 import itertools
 import warnings
 from pathlib import Path
@@ -26,13 +27,20 @@ KINDS = [
 ]
 
 
-def _build(precision="float32", **settings):
-    """A small model whose weights are all moved away from zero and one, so that none is without effect."""
+@functools.cache
+def _build_once(precision, **settings):
     keras.utils.set_random_seed(1)
     model, random = build_model(dataclasses.replace(SMALL, **settings), precision), np.random.default_rng(1)
     for weight in model.weights:
         if weight.path != "position_embedding/table":
             weight.assign(weight + random.uniform(0, 0.3, weight.shape))
+    return model, model.get_weights()
+
+
+def _build(precision="float32", **settings):
+    """A small model whose weights are all moved away from zero and one, so that none is without effect."""
+    model, weights = _build_once(precision, **settings)
+    model.set_weights(weights)  # an earlier test may have changed them
     return model
 
 
@@ -177,9 +185,9 @@ def test_a_sequence_as_context_learns_to_copy():
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         jit_compile=False,  # which would take longer to compile than the training takes
     )
-    features, targets = _copies(64 * 300)
+    features, targets = _copies(64 * 200)
     model.fit(features, targets, batch_size=64, verbose=0)
-    assert model.evaluate(features, targets, batch_size=1000, verbose=0, return_dict=True)["accuracy"] > 0.95
+    assert model.evaluate(features, targets, batch_size=1000, verbose=0, return_dict=True)["accuracy"] > 0.9
 
 
 # === The forward pass, once and in steps ===
@@ -195,6 +203,8 @@ def _numpy_logits(model, batch):
 
     def embed(ids):
         hidden = weights["table/embeddings"][ids]
+        if not config.input_norms and config.positions == "sinusoidal":
+            hidden = hidden * np.sqrt(config.d_model)
         if config.input_norms:
             gamma, beta, mean, variance = (
                 weights[f"batch_norm/{name}"] for name in ("gamma", "beta", "moving_mean", "moving_variance")
@@ -248,7 +258,7 @@ def test_full_pass_equals_numpy_and_cached_steps(settings):
     np.testing.assert_allclose(cached, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("pieces", [[6], [3, 1, 2], [1, 4, 1]])
+@pytest.mark.parametrize("pieces", [[6], [3, 1, 2]])
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_several_tokens_in_a_step_are_as_good_as_one(context, pieces):
     model, batch = _build(context=context), _batch()
@@ -276,6 +286,18 @@ def test_nothing_warns():
         model, batch = _build(), _batch()
         _logits(model, batch, training=True)
         _decode(model, batch, [2, 4])
+
+
+@pytest.mark.parametrize("input_norms", [True, False])
+def test_words_are_as_large_as_the_waves_that_are_added(input_norms):
+    keras.utils.set_random_seed(4)
+    model = build_model(dataclasses.replace(SMALL, d_model=64, input_norms=input_norms, positions="sinusoidal"))
+    ids, mask = _ids(50, 20), np.ones((50, 20), bool)
+    words = ops.convert_to_numpy(model.get_layer("input_embedding")([ids, mask], training=input_norms))
+    assert words.std() == pytest.approx(1.0, abs=0.1)
+    assert np.sqrt(np.mean(ops.convert_to_numpy(model.get_layer("position_embedding").table) ** 2)) == pytest.approx(
+        0.5**0.5
+    )
 
 
 def test_every_weight_has_its_own_path():
@@ -361,10 +383,12 @@ def test_each_precision_is_near_float32_in_full_and_in_steps(precision):
     model, reference, batch = _build(precision, context="sequence"), _build(context="sequence"), _batch()
     reference.set_weights(model.get_weights())
     with use_dtype_policy("float32"):
-        logits, (cached, _) = model(batch), _decode(model, batch, [2, 1, 1, 1, 1])
+        logits, (cached, [step]) = model(batch), _decode(model, batch, [1] * 6)
     assert logits.dtype == "float32" and cached.dtype == "float32"
     compute = precision.removeprefix("mixed_")
-    assert model.compute_dtype == compute and {leaf.dtype.name for leaf in model.empty_cache(1).values()} == {compute}
+    assert model.compute_dtype == compute
+    assert {part.dtype.name for part in model.empty_cache(1).values()} == {compute}
+    assert [part.dtype for part in step.outputs] == ["float32", *[compute] * 4]
     tolerance = 1e-5 if precision == "float32" else 0.15
     np.testing.assert_allclose(logits, reference(batch), atol=tolerance)
     np.testing.assert_allclose(cached, logits, atol=tolerance)
@@ -387,8 +411,7 @@ def test_float16_gets_its_loss_scaled():
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize(("context", "precision"), zip(CONTEXTS, ("float32", "mixed_bfloat16"), strict=True))
 def test_keras_file_holds_the_whole_model(tmp_path, context, precision):
     model, batch = _build(precision, context=context, positions="sinusoidal"), _batch()
     model.save(tmp_path / "model.keras")

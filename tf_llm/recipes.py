@@ -39,7 +39,7 @@ def best():
         training=dataclasses.replace(
             start.training,
             optimizer="adam_short_memory",
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             schedule="cosine",
             warmup_steps=100,
             clip_norm=1.0,

@@ -31,7 +31,7 @@ from tf_llm.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-GLIMPSE = 20_000  # validation words scored while training, and by NLTK's bigram, which is slow
+GLIMPSE = 20_000  # validation words at most, spread over the split, scored while training and by NLTK's slow bigram
 PROMPT_WORDS, SAMPLE_WORDS = 8, 24  # of the continuations in the report
 
 
@@ -154,9 +154,5 @@ def continue_pages(generate, shards, count=3):
 
 def suggest(summary, workdir):
     """How to go on from here: the closing paragraphs of a report."""
-    return [
-        "```",
-        f"tensorboard --logdir {workdir}/tensorboard",
-        f"python -c \"import tf_llm; print(tf_llm.Generator.load('{workdir}')('The transformer architecture'))\"",
-        "```",
-    ]
+    load = f"import tf_llm; print(tf_llm.Generator.load('{workdir}')('The transformer architecture'))"
+    return [f'```\npython -c "{load}"\ntensorboard --logdir {workdir}/tensorboard\n```']

@@ -113,7 +113,7 @@ def make_evaluation_batches(shards, objective, batch_size, split="validation", m
         objective: an `Objective` that draws nothing: its seed is always [0, 0].
         batch_size: B, rows of a batch over all devices.
         split: "validation" or "train".
-        max_tokens: stop behind the block with which this many targets are reached; None takes the whole split.
+        max_tokens: about how many targets to take, in blocks spread evenly over the split; None takes all.
 
     Returns:
         Elements as those of `make_training_batches`.
@@ -128,8 +128,7 @@ def make_evaluation_batches(shards, objective, batch_size, split="validation", m
             "validation_fraction"
         )
     if max_tokens:
-        targets = np.count_nonzero(blocks[:, shards.config.overlap :], axis=1)
-        blocks = blocks[: np.searchsorted(np.cumsum(targets), max_tokens) + 1]
+        blocks = blocks[:: -(-shards.split(split).tokens // max_tokens)]
     blocks = np.pad(blocks, [(0, -len(blocks) % batch_size), (0, 0)])
     rows = tf.data.Dataset.from_tensor_slices(blocks).map(
         lambda block: as_features(objective(tf.cast(block, tf.int32), tf.constant([0, 0]))),

@@ -77,7 +77,8 @@ class Generator:
 
         def step(token_ids, position, cache):
             inputs = {"token_ids": token_ids, "position": position, **fixed, **cache}
-            return self._step(inputs, training=False)
+            logits, cache = self._step(inputs, training=False)
+            return logits[:, :, : self.tokenizer.vocabulary_size], cache  # the model may have room for more words
 
         rows = source.shape[0]
         return decode(step, self._empty_cache(rows), strategy, rows, self.target_length, seed)

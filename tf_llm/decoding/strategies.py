@@ -72,13 +72,13 @@ def decode(step, state, strategy, num_rows, max_tokens, seed):
         logits = logits[:, 0]  # [N, V]
         hidden = tf.reduce_any(tf.one_hot(NEVER_SAID, logits.shape[-1], on_value=True, off_value=False), axis=0)
         chosen = strategy(tf.where(hidden, logits.dtype.min, logits), tf.stack([seed, position]))
-        token_ids = tf.where(ended, PAD_ID, chosen)
-        said = said.write(position, token_ids)
+        token_ids = tf.where(ended, PAD_ID, chosen)  # [N]
+        said = tf.where(tf.range(max_tokens) == position, token_ids[:, None], said)  # [N, T]
         return position + 1, token_ids, ended | (token_ids == END_ID), said, state
 
-    said = tf.TensorArray(tf.int32, max_tokens, element_shape=[num_rows])
+    said = tf.fill([num_rows, max_tokens], PAD_ID)
     start = tf.constant(0), tf.fill([num_rows], START_ID), tf.zeros([num_rows], tf.bool), said, dict(state)
     *_, said, _ = tf.while_loop(
         lambda position, _, ended, *__: (position < max_tokens) & ~tf.reduce_all(ended), say, start
     )
-    return tf.transpose(said.stack())  # [N, T]; rows never written are zeros, which is PAD_ID
+    return said

@@ -107,7 +107,7 @@ def write_report(folder, summary, about, samples, remarks):
         "![loss](loss.png)",
         "## What it writes",
         *(
-            f"> **{prompt}** {continuation}\n>\n> *The page itself goes on:* {truth}"
+            f"~~~text\nprompt      {prompt}\nthis model  {continuation}\nthe page    {truth}\n~~~"
             for prompt, continuation, truth in samples
         ),
         "## What preparation did",

@@ -212,12 +212,20 @@ def build_input_embedding(config):
 
     The article's order: a table of vectors, dropout, batch normalisation, layer normalisation. The mask keeps padding
     out of the batch statistics; without it they would say how much padding there was rather than how words lie.
-    What the batch statistics of the decoder's side say in training, they say of later words too: the recipe has this
-    faint view of the future, in training only.
+    Batch statistics are taken over all words of the targets, later ones too: in training, and only there, the recipe
+    gives the decoder a faint view of what comes.
+
+    Words and positions are added, so neither may drown the other. Vectors that no norm brings to size start at unit
+    variance where waves are added to them (Vaswani et al. 2017, section 3.4), and as small as the learned positions
+    elsewhere.
     """
+    scale = config.d_model**0.5 if config.positions == "sinusoidal" and not config.input_norms else 1.0
+    initializer = "uniform" if scale == 1.0 else keras.initializers.RandomNormal(stddev=1 / scale)
     ids = keras.Input((None,), dtype="int32", name="ids")
     mask = keras.Input((None,), dtype="bool", name="mask")
-    hidden = keras.layers.Embedding(config.vocabulary_size, config.d_model, name="table")(ids)
+    hidden = keras.layers.Embedding(config.vocabulary_size, config.d_model, initializer, name="table")(ids)
+    if scale != 1.0:
+        hidden = keras.layers.Rescaling(scale, name="scale")(hidden)
     hidden = keras.layers.Dropout(config.embedding_dropout, name="dropout")(hidden)
     if config.input_norms:
         hidden = MaskedBatchNorm(name="batch_norm")(hidden, keep_mask=mask)

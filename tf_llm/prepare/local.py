@@ -187,8 +187,7 @@ def read_documents(source: Source, run: RunConfig, stop_words: frozenset[str], p
     with WorkerPool(function, run.workers) as pool, path.open("w", encoding="utf-8") as file:
         for result in show(pool.map(source), "reading pages"):
             if isinstance(result, Rejected):
-                rejections[result.reason] += 1
-                logger.debug("%s: %s %s", result.url, result.reason, result.detail)
+                reject(result, rejections)
                 continue
             document = result.document
             file.write(json.dumps([document.url, document.text, document.languages]) + "\n")
@@ -226,7 +225,7 @@ def encode_documents(run: RunConfig, coder: UnigramCoder, folder: Path, text_byt
     with WorkerPool(function, run.workers) as pool:
         for result in show(pool.map(load_documents(folder / DOCUMENTS)), "encoding documents"):
             if isinstance(result, Rejected):
-                rejections[result.reason] += 1
+                reject(result, rejections)
                 continue
             split = split_of(result.url, fraction)
             writers[split].add(result.ids.tolist(), result.text_bytes)
@@ -237,6 +236,12 @@ def encode_documents(run: RunConfig, coder: UnigramCoder, folder: Path, text_byt
                     residual.setdefault(stream, Counter()).update(symbols)
     train, validation = writers["train"].close(), writers["validation"].close()
     return train, dataclasses.replace(validation, residual_nats=sum(coder.price(residual).values()))
+
+
+def reject(page: Rejected, rejections: Counter[str]) -> None:
+    """Counts a page that goes no further, and names it in the log of those who debug."""
+    rejections[page.reason] += 1
+    logger.debug("%s: %s %s", page.url, page.reason, page.detail)
 
 
 def load_documents(path: Path) -> Iterator[Document]:

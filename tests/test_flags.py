@@ -1,0 +1,105 @@
+"""Flags: every setting has one, and what contradicts itself is refused with one line."""
+
+import dataclasses
+
+import pytest
+from absl import flags
+from archives import write_warc
+
+import tf_llm.flags
+from tf_llm.config import STAGES, flatten
+from tf_llm.contracts import UserError
+from tf_llm.crawl import CommonCrawl, SelfCrawl, Warc
+from tf_llm.recipes import RECIPES
+
+
+@pytest.fixture(scope="module", autouse=True)
+def defined():
+    tf_llm.flags.define_flags()
+
+
+def parse(*arguments):
+    flags.FLAGS.unparse_flags()
+    for name in list(flags.FLAGS):
+        flags.FLAGS[name].unparse()
+    flags.FLAGS(["program", *map(str, arguments)])
+    return flags.FLAGS
+
+
+def test_every_setting_has_a_flag_with_a_help():
+    for stage, config in STAGES.items():
+        for field in dataclasses.fields(config):
+            flag = flags.FLAGS[f"{stage}.{field.name}"]
+            assert flag.help.rpartition(" [")[0], f"{stage}.{field.name} has no comment"
+
+
+def test_a_flag_that_is_not_given_leaves_the_recipe_alone():
+    for name, recipe in RECIPES.items():
+        parse(f"--recipe={name}")
+        assert tf_llm.flags.build_run() == recipe()
+
+
+def test_flags_change_what_they_name():
+    parse(
+        "--recipe=best",
+        "--model.num_layers=3",
+        "--training.learning_rate=0.5",
+        "--nohtml.main_content",
+        "--tokens=characters",
+    )
+    changed, before = flatten(tf_llm.flags.build_run()), flatten(RECIPES["best"]())
+    assert {name: value for name, value in changed.items() if value != before[name]} == {
+        "tokens": "characters", "model.num_layers": 3, "training.learning_rate": 0.5, "html.main_content": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--model.d_model=33", r"d_model.*multiple of .*num_heads"),
+        ("--model.context=matrix", r"context.*'sequence', 'vector'|context.*'vector', 'sequence'"),
+        ("--training.optimizer=best", r"training\.optimizer expected one of .*adagrad"),
+        ("--words.vocabulary_size=9000", r"model\.vocabulary_size is expected to be at least"),
+        ("--shards.overlap=200", r"overlap.*Received: .*200"),
+        ("--workers.processes=-1", r"processes is expected to be at least 0. Received: -1"),
+    ],
+)
+def test_contradictions_are_one_line_errors(flag, message):
+    parse(flag)
+    with pytest.raises(UserError, match=message) as error:
+        tf_llm.flags.build_run()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("flag", ["--recipe=worst", "--training.batch_size=few", "--source=web", "--files=0"])
+def test_values_of_the_wrong_kind_are_refused_when_parsed(flag):
+    with pytest.raises(flags.IllegalFlagValueError):
+        parse(flag)
+    parse()
+
+
+def test_sources(tmp_path, monkeypatch, caplog):
+    archive = write_warc(tmp_path / "pages.warc.gz", pages=2)
+    parse(f"--warc={archive}")
+    assert isinstance(tf_llm.flags.build_source(), Warc)
+    parse("--source=self_crawl")
+    assert isinstance(tf_llm.flags.build_source(), SelfCrawl)
+    parse("--source=common_crawl", "--crawl=CC-MAIN-2026-39", "--files=2", "--megabytes=0")
+    source = tf_llm.flags.build_source()
+    assert isinstance(source, CommonCrawl) and (source.files, source.megabytes) == (2, None)
+    parse("--source=self_crawl", f"--warc={archive}")
+    with pytest.raises(UserError, match=r"expected --warc with --source=warc alone\. Received: --source=self_crawl"):
+        tf_llm.flags.build_source()
+    parse("--source=warc")
+    with pytest.raises(UserError, match="Received: no path"):
+        tf_llm.flags.build_source()
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(True, CommonCrawl), (False, SelfCrawl)])
+def test_without_a_word_common_crawl_is_read_where_it_answers(monkeypatch, caplog, answer, kind):
+    monkeypatch.setattr(tf_llm.flags, "answers", lambda address: answer)
+    parse()
+    with caplog.at_level("INFO", "tf_llm.flags"):
+        assert isinstance(tf_llm.flags.build_source(), kind)
+    (record,) = caplog.records
+    assert ("does not answer within 5 s" in record.getMessage()) is not answer
