@@ -18,7 +18,7 @@ def article():
     return RunConfig(
         recipe="article",
         words=WordsConfig(vocabulary_size=8_000),
-        shards=ShardConfig(block_length=128, overlap=64),
+        shards=ShardConfig(block_length=128, overlap=64, validation_fraction=0.05),
         model=ModelConfig(vocabulary_size=8_003, context="vector", positions="learned"),
         training=TrainingConfig(optimizer="adam", learning_rate=1e-4, schedule="constant"),
     )

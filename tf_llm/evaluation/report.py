@@ -38,9 +38,9 @@ def plot_loss(metrics, summary, path):
         axes.axhline(level, color=GREY, ls=style, lw=1.2, label=f"{name}, {level:.2f}")
     # The first steps stand far above everything that is to be compared.
     levels = [summary["unigram_nats_per_word"], summary["bigram_nats_per_word"], summary["validation_nats_per_word"]]
-    axes.set_ylim(min(levels) - 0.3, max(levels) + 0.7)
+    axes.set_ylim(min(levels) - 0.2, max(levels) + 1.2)
     axes.set(xlabel="step", ylabel="nats per word", title=f"Recipe {summary['recipe']}: loss")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
