@@ -389,6 +389,7 @@ def test_each_precision_is_near_float32_in_full_and_in_steps(precision):
     assert model.compute_dtype == compute
     assert {part.dtype.name for part in model.empty_cache(1).values()} == {compute}
     assert [part.dtype for part in step.outputs] == ["float32", *[compute] * 4]
+    assert {part.dtype for part in step.inputs} == {"bool", "int32", compute}
     tolerance = 1e-5 if precision == "float32" else 0.15
     np.testing.assert_allclose(logits, reference(batch), atol=tolerance)
     np.testing.assert_allclose(cached, logits, atol=tolerance)

@@ -536,6 +536,18 @@ def test_run_is_planned_from_the_steps_that_were_timed(tmp_path, monkeypatch):
     assert notes.starts == [(total, total)]
 
 
+@pytest.mark.parametrize("later", [0.05, 0.2, 0.4])
+def test_plan_follows_a_machine_that_changes_its_pace(tmp_path, monkeypatch, later):
+    trainer, checkpoints, notes = build_fake_run(
+        tmp_path, monkeypatch, lambda number: 0.2 if number < 100 else later, seconds=60.0, schedule="linear"
+    )
+    assert train(trainer, checkpoints, notes) == pytest.approx(60, abs=later + 0.01)
+    assert len(notes.steps) == int(checkpoints.step) == int(checkpoints.total_steps)
+    assert len(notes.steps) == pytest.approx(100 + 40 / later, abs=1)
+    assert notes.starts[1] == (13, 300) and notes.starts[2] == (63, 300)
+    assert notes.rates[-1] < 0.01 * max(notes.rates)  # the schedule came to its end
+
+
 def test_planned_run_resumes_with_its_plan(tmp_path, monkeypatch, caplog):
     trainer, checkpoints, notes = build_fake_run(tmp_path, monkeypatch, lambda _: 1.0, seconds=20.0)
     interrupt_after(15, notes)
@@ -591,8 +603,8 @@ def test_validation_and_saving_go_by_the_clock_and_are_not_counted(tmp_path, mon
 
 
 def test_real_run_stops_near_its_time(tmp_path):
-    trainer, checkpoints, notes = build_run(tmp_path, seconds=1.5)
+    trainer, checkpoints, notes = build_run(tmp_path, seconds=4.0)
     spent = train(trainer, checkpoints, notes)
-    assert 0.3 < spent < 8  # loosely: drawing the graph alone takes seconds on a busy machine
-    assert int(checkpoints.total_steps) == notes.starts[-1][1] > 13
+    assert 3 < spent < 12  # loosely: drawing the graph alone takes seconds on a busy machine
+    assert int(checkpoints.total_steps) == notes.starts[-1][1] >= 1
     assert int(checkpoints.step) == notes.steps[-1] <= int(checkpoints.total_steps)

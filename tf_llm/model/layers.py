@@ -43,7 +43,8 @@ class PositionEmbedding(keras.layers.Layer):
         self.table = self.add_weight(name="table", shape=shape, initializer=initializer, trainable=learned)
 
     def call(self, embedded, position):
-        rows = ops.slice(self.table, (position, 0), (embedded.shape[1], self.table.shape[1]))  # [T, D]
+        table = ops.convert_to_tensor(self.table)  # JAX does not cut a variable
+        rows = ops.slice(table, (position, 0), (embedded.shape[1], table.shape[1]))  # [T, D]
         return embedded + ops.cast(rows, embedded.dtype)[None]
 
     def get_config(self):

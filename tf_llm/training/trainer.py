@@ -21,6 +21,7 @@ from tf_llm.training.optimizers import DenseGradients, learning_rate_at
 
 logger = logging.getLogger(__name__)
 WARMING_STEPS, TIMED_STEPS = 3, 10  # the first steps trace and allocate; the next are timed to plan the run
+STEPS_OF_A_PLAN = 50  # then the run is planned anew: a shared machine changes its pace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,12 +147,12 @@ class Trainer:
         batches = iter(self.strategy.experimental_distribute_dataset(make_batches(first)))
         clock, saved, evaluated = Clock(), time.monotonic(), time.monotonic()
         step, steps_elsewhere = first, int(self.optimizer.iterations.numpy()) - first
+        next_plan = math.inf if total else first + WARMING_STEPS + TIMED_STEPS
         observer.start(step, total)
         try:
             while not total or step < total:
-                timed = step - first == WARMING_STEPS + TIMED_STEPS or clock.total > config.seconds
-                if not total and timed:
-                    total = step + self._plan(clock)
+                if step >= next_plan or (not total and clock.total > config.seconds):
+                    total, next_plan = step + self._plan(clock), step + STEPS_OF_A_PLAN
                     observer.start(step, total)
                 clock.start()
                 learning_rate = learning_rate_at(config, step, total)
@@ -191,7 +192,7 @@ class Trainer:
         seconds = float(np.median(clock.latest[-TIMED_STEPS:]))
         left = max(self.config.seconds - clock.total, 0.0)
         steps = max(int(left / seconds), 1)
-        logger.info("a step takes %.0f ms: planning %d more for %.0f s", 1e3 * seconds, steps, left)
+        logger.debug("a step takes %.0f ms: planning %d more for %.0f s", 1e3 * seconds, steps, left)
         return steps
 
 
