@@ -46,7 +46,7 @@ def main():
         summary = tf_llm.train(model, shards, run, workdir)
 
     print(format_table(*tabulate_models(summary)))
-    print(f"\nThe report with its plot and three continuations: {workdir}/report.md")
+    print(f"\nThe report, with a plot, three continuations and what to try next: {workdir}/report.md")
 
 
 if __name__ == "__main__":
