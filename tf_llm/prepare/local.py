@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 DOCUMENTS, TOKENIZER = "documents.jsonl", "tokenizer.json"
 # The price of what was removed is learned from so much training text: it converges early, and counting takes longer
 # than all the rest of the second pass.
-PRICED_BYTES = 2_000_000
+PRICED_BYTES = 1_000_000
 
 
 @dataclasses.dataclass
