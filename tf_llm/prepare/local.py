@@ -34,7 +34,7 @@ from tf_llm.data.shards import Shards, ShardWriter, load_shards, split_of, write
 from tf_llm.prepare.worker import WorkerPool
 from tf_llm.text.html import HtmlConfig, strip_html
 from tf_llm.text.residual import Counts, UnigramCoder
-from tf_llm.text.tokenizers import build_char_tokenizer, build_word_tokenizer
+from tf_llm.text.tokenizers import build_char_tokenizer, build_word_tokenizer, load_tokenizer
 from tf_llm.text.words import WordsConfig, count_rare_words, find_words, load_stop_words
 
 if TYPE_CHECKING:
@@ -68,8 +68,26 @@ class Encoded:
     residual: Counts | None  # what the ids leave out of the text, where that is to be priced
 
 
+@dataclasses.dataclass
+class Counted:
+    """A document that pass 1 has counted, on its way through pass 2."""
+
+    url: str
+    text: str
+    is_priced: bool  # whether what the ids leave out of it is to be counted, too
+
+
+def work(
+    item: Page | Counted, html: HtmlConfig, words: WordsConfig, stop_words: frozenset[str], tokens: str, path: str
+):
+    """What a worker does with an item of either pass. One pool serves both, since starting workers takes time."""
+    if isinstance(item, Page):
+        return read_page(item, html, words, stop_words, tokens)
+    return encode_document(item, load_coder(path))
+
+
 def read_page(page: Page, html: HtmlConfig, words: WordsConfig, stop_words: frozenset[str], tokens: str):
-    """Pass 1 of one page, in a worker: a `Read`, or a `Rejected` where the page has no text or no words."""
+    """Pass 1 of one page: a `Read`, or a `Rejected` where the page has no text or no words."""
     document = strip_html(page, html)
     if isinstance(document, Rejected):
         return document
@@ -80,17 +98,20 @@ def read_page(page: Page, html: HtmlConfig, words: WordsConfig, stop_words: froz
     return Read(document, len(page.content), dict(Counter(kept)), dict(removed))
 
 
-def encode_document(document: Document, coder: UnigramCoder, validation_fraction: float, priced_fraction: float):
-    """Pass 2 of one document, in a worker: an `Encoded`. The residual of every validation page is priced, and that of
-    a fraction of the training pages is learned from; which ones, the address alone decides."""
-    is_training = split_of(document.url, validation_fraction) == "train"
-    is_priced = not is_training or split_of(f"{document.url} priced", priced_fraction) == "validation"
+def encode_document(document: Counted, coder: UnigramCoder) -> Encoded:
+    """Pass 2 of one document."""
     return Encoded(
         document.url,
         np.asarray(coder.tokenizer.encode(document.text), "int32"),
         len(document.text.encode("utf-8", "surrogatepass")),
-        coder.count(document.text) if is_priced else None,
+        coder.count(document.text) if document.is_priced else None,
     )
+
+
+@functools.cache
+def load_coder(path: str) -> UnigramCoder:
+    """The coder of the tokenizer that stands between the passes; read once by each worker."""
+    return UnigramCoder(load_tokenizer(path))
 
 
 def prepare(source: Source, run: RunConfig, folder: str | Path) -> Shards:
@@ -152,15 +173,19 @@ def write_shards(source: Source, run: RunConfig, folder: Path, settings: dict[st
     """Both passes, and the manifest."""
     begin = time.perf_counter()
     stop_words, origin = load_stop_words(run.words.stop_words if run.tokens == "words" else "none")
-    words, steps, rejections = read_documents(source, run, stop_words, folder / DOCUMENTS)
-    tokenizer = (
-        build_char_tokenizer(words, run.words)
-        if run.tokens == "characters"
-        else build_word_tokenizer(words, run.words, stop_words)
+    path = str(folder / TOKENIZER)
+    function = functools.partial(
+        work, html=run.html, words=run.words, stop_words=stop_words, tokens=run.tokens, path=path
     )
-    tokenizer.save(folder / TOKENIZER)
-    middle = time.perf_counter()
-    train, validation = encode_documents(run, UnigramCoder(tokenizer), folder, steps["bytes of text"], rejections)
+    with WorkerPool(function, run.workers) as pool:
+        words, steps, rejections = read_documents(source, run, pool, folder / DOCUMENTS)
+        if run.tokens == "characters":
+            tokenizer = build_char_tokenizer(words, run.words)
+        else:
+            tokenizer = build_word_tokenizer(words, run.words, stop_words)
+        tokenizer.save(path)
+        middle = time.perf_counter()
+        train, validation = encode_documents(run, pool, UnigramCoder(tokenizer), folder, steps, rejections)
     (folder / DOCUMENTS).unlink()
     steps["kinds of words kept"] = len(tokenizer.vocabulary)
     steps["kinds of words removed as rare"] = len(words) - len(tokenizer.vocabulary)
@@ -179,18 +204,17 @@ def write_shards(source: Source, run: RunConfig, folder: Path, settings: dict[st
     logger.info("prepared %s tokens of %s pages in %.1f s", f"{train.tokens:,}", f"{train.pages:,}", end - begin)
 
 
-def read_documents(source: Source, run: RunConfig, stop_words: frozenset[str], path: Path):
+def read_documents(source: Source, run: RunConfig, pool: WorkerPool, path: Path):
     """Pass 1: writes the documents, a line of JSON each, and returns the counts of the training words, what each step
     removed, and the rejections by reason, the source's own included."""
     words, steps, rejections = Counter(), Counter(), Counter()
-    function = functools.partial(read_page, html=run.html, words=run.words, stop_words=stop_words, tokens=run.tokens)
-    with WorkerPool(function, run.workers) as pool, path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8") as file:
         for result in show(pool.map(source), "reading pages"):
             if isinstance(result, Rejected):
                 reject(result, rejections)
                 continue
             document = result.document
-            file.write(json.dumps([document.url, document.text, document.languages]) + "\n")
+            file.write(json.dumps([document.url, document.text]) + "\n")
             steps["pages"] += 1
             steps["bytes of HTML"] += result.html_bytes
             steps["bytes of text"] += len(document.text.encode("utf-8", "surrogatepass"))
@@ -210,30 +234,30 @@ def read_documents(source: Source, run: RunConfig, stop_words: frozenset[str], p
     return words, steps, rejections
 
 
-def encode_documents(run: RunConfig, coder: UnigramCoder, folder: Path, text_bytes: int, rejections: Counter[str]):
+def encode_documents(
+    run: RunConfig,
+    pool: WorkerPool,
+    coder: UnigramCoder,
+    folder: Path,
+    steps: Counter[str],
+    rejections: Counter[str],
+):
     """Pass 2: writes the shards of both splits and returns what each adds up to. Adds to the rejections."""
-    size = coder.tokenizer.vocabulary_size
+    size, fraction = coder.tokenizer.vocabulary_size, run.shards.validation_fraction
     writers = {split: ShardWriter(folder, split, run.shards, size) for split in ("train", "validation")}
     residual: dict[str, Counter[str]] = {}
-    fraction = run.shards.validation_fraction
-    function = functools.partial(
-        encode_document,
-        coder=coder,
-        validation_fraction=fraction,
-        priced_fraction=min(1.0, PRICED_BYTES / max(text_bytes, 1)),
-    )
-    with WorkerPool(function, run.workers) as pool:
-        for result in show(pool.map(load_documents(folder / DOCUMENTS)), "encoding documents"):
-            if isinstance(result, Rejected):
-                reject(result, rejections)
-                continue
-            split = split_of(result.url, fraction)
-            writers[split].add(result.ids.tolist(), result.text_bytes)
-            if split == "train":
-                coder.merge(result.residual or {})
-            else:
-                for stream, symbols in result.residual.items():
-                    residual.setdefault(stream, Counter()).update(symbols)
+    documents = load_documents(folder / DOCUMENTS, fraction, PRICED_BYTES / max(steps["bytes of text"], 1))
+    for result in show(pool.map(documents), "encoding documents"):
+        if isinstance(result, Rejected):
+            reject(result, rejections)
+            continue
+        split = split_of(result.url, fraction)
+        writers[split].add(result.ids.tolist(), result.text_bytes)
+        if split == "train":
+            coder.merge(result.residual or {})
+        else:
+            for stream, symbols in result.residual.items():
+                residual.setdefault(stream, Counter()).update(symbols)
     train, validation = writers["train"].close(), writers["validation"].close()
     return train, dataclasses.replace(validation, residual_nats=sum(coder.price(residual).values()))
 
@@ -244,12 +268,14 @@ def reject(page: Rejected, rejections: Counter[str]) -> None:
     logger.debug("%s: %s %s", page.url, page.reason, page.detail)
 
 
-def load_documents(path: Path) -> Iterator[Document]:
-    """The documents that pass 1 wrote."""
+def load_documents(path: Path, validation_fraction: float, priced_fraction: float) -> Iterator[Counted]:
+    """The documents that pass 1 wrote. All validation pages are priced, and a fraction of the training pages teaches
+    the coder its prices; which ones, the address alone decides."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
-            url, text, languages = json.loads(line)
-            yield Document(url, text, tuple(languages))
+            url, text = json.loads(line)
+            in_validation = split_of(url, validation_fraction) == "validation"
+            yield Counted(url, text, in_validation or split_of(f"{url} priced", priced_fraction) == "validation")
 
 
 def show(results: Iterable[Any], title: str) -> Iterator[Any]:
