@@ -417,7 +417,11 @@ def test_a_path_from_outside_does_not_leave_the_cache(server, connect, path):
         fetch(connect())
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"x" * 99)[:-9], gzip.compress("ü".encode())])
+@pytest.mark.parametrize(
+    "content",
+    [b"no gzip", gzip.compress(b"x" * 99)[:-9], gzip.compress("ü".encode())],
+    ids=["no gzip", "cut short", "no ASCII"],
+)
 def test_damaged_list_of_paths_is_fetched_anew(server, connect, content):
     sound, server.files[PATHS] = server.files[PATHS], content
     with pytest.raises(UserError, match=r"expected a list from Common Crawl. Received: warc.paths.gz"):
