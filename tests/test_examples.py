@@ -125,10 +125,10 @@ def assert_one_line(result, pattern):
 
 
 def test_wrong_input_is_a_one_line_error_and_leaves_nothing(tmp_path):
-    one_page = write_warc(tmp_path / "one.warc.gz", pages=1)
+    two_pages = write_warc(tmp_path / "two.warc.gz", pages=2)  # the first one is held out for validation
     for archive, pattern in (
         (tmp_path / "missing.warc.gz", "there is no file. Check the path"),
-        (one_page, "expected at least one batch of 8 blocks"),
+        (two_pages, "expected at least one batch of 8 blocks"),
     ):
         assert_one_line(train(archive, tmp_path / "run", "--training.steps=2"), pattern)
         assert not list((tmp_path / "run").glob("*.partial")) and not (tmp_path / "run" / "config.json").exists()
