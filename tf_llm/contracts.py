@@ -36,6 +36,12 @@ SOURCE_IDS = "source_ids"  # int32 [B, S], what the encoder reads; PAD_ID where 
 DECODER_IDS = "decoder_ids"  # int32 [B, T], the targets shifted right behind START_ID
 TARGET_IDS = "target_ids"  # int32 [B, T], what the decoder must say
 WEIGHTS = "weights"  # float32 [B, T], 1.0 where a target counts, 0.0 on padding
+# Where one row holds several short examples, four more columns: the examples of a row are numbered from 1, 0 is
+# padding, nothing attends across, and positions start again from 0 with each example.
+SOURCE_SEGMENTS = "source_segments"  # int32 [B, S]
+DECODER_SEGMENTS = "decoder_segments"  # int32 [B, T]
+SOURCE_POSITIONS = "source_positions"  # int32 [B, S]
+DECODER_POSITIONS = "decoder_positions"  # int32 [B, T]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,9 +87,14 @@ class Source(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back, the same in Python and inside a TensorFlow graph."""
+    """Text to token ids and back, the same in Python and inside a TensorFlow graph.
 
-    vocabulary_size: int
+    The last `num_sentinels` ids of the vocabulary stand for no text: with them a denoising objective marks what it has
+    masked. Sentinel 0 is the last id, sentinel 1 the one before, as in T5.
+    """
+
+    vocabulary_size: int  # V, special tokens and sentinels included
+    num_sentinels: int
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -104,7 +115,7 @@ class Objective(Protocol):
     """What the encoder reads and what the decoder must say, in pure TensorFlow ops.
 
     `block` is int32 [L]; `seed` is int32 [2], all the randomness that may be used. Returns one row of a batch:
-    source_ids [S], decoder_ids [T], target_ids [T], weights [T].
+    source_ids [S], decoder_ids [T], target_ids [T], weights [T], and for packed rows their segments and positions.
     """
 
     def __call__(self, block: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]: ...
