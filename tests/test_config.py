@@ -26,7 +26,7 @@ def test_article_is_what_the_article_says():
     run = RECIPES["article"]()
     assert (run.training.optimizer, run.training.learning_rate, run.training.schedule) == ("adam", 1e-4, "constant")
     assert (run.model.embedding_dropout, run.model.output_l2, run.model.context) == (0.1, 0.01, "vector")
-    assert run.model.input_norms and run.words.lower_case and run.words.stop_words == "nltk"
+    assert run.model.input_norm == "batch_layer" and run.words.lower_case and run.words.stop_words == "nltk"
     assert run.words.rare_words == "remove" and run.words.minimum_count > 1 and run.html.main_content
 
 

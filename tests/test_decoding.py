@@ -11,7 +11,8 @@ from tf_llm.contracts import END_ID, PAD_ID, START_ID, UNKNOWN_ID
 from tf_llm.decoding import strategies
 from tf_llm.decoding.generator import Generator
 from tf_llm.decoding.strategies import Greedy, Sample, decode
-from tf_llm.model.transformer import ModelConfig, build_model
+from tf_llm.model.config import ModelConfig
+from tf_llm.model.encoder_decoder import build_model
 from tf_llm.text.tokenizers import WordTokenizer
 from tf_llm.text.words import WordsConfig
 

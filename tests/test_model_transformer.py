@@ -15,15 +15,18 @@ import tensorflow as tf
 from keras import ops
 
 import tf_llm.model
-from tf_llm.model import transformer
-from tf_llm.model.transformer import PRECISIONS, ModelConfig, Transformer, build_model, use_dtype_policy
+from tf_llm.model import encoder_decoder
+from tf_llm.model.config import ModelConfig
+from tf_llm.model.encoder_decoder import PRECISIONS, EncoderDecoder, build_model, use_dtype_policy
 
 PARTS = ["input_embedding", "position_embedding", "encoder", "decoder", "output_embedding"]
 SMALL = ModelConfig(vocabulary_size=20, source_length=7, target_length=6, num_layers=2, num_heads=2, d_model=8, d_ff=12)
 CONTEXTS = ("vector", "sequence")
 KINDS = [
-    {"context": context, "positions": positions, "input_norms": input_norms}
-    for context, positions, input_norms in itertools.product(CONTEXTS, ("learned", "sinusoidal"), (True, False))
+    {"context": context, "positions": positions, "input_norm": input_norm}
+    for context, positions, input_norm in itertools.product(
+        CONTEXTS, ("learned", "sinusoidal"), ("batch_layer", "none")
+    )
 ]
 
 
@@ -79,7 +82,7 @@ def _decode(model, batch, pieces, compile=lambda graph: graph):
 
 
 def test_docstring_examples():
-    result = doctest.testmod(transformer)
+    result = doctest.testmod(encoder_decoder)
     assert result.attempted >= 3 and result.failed == 0
 
 
@@ -428,7 +431,7 @@ def test_keras_file_holds_the_whole_model(tmp_path, context, precision):
 
 def test_model_from_its_config_is_the_same_but_for_the_weights():
     model = _build(context="sequence", input_norms=False)
-    copy = Transformer.from_config(model.get_config())
+    copy = EncoderDecoder.from_config(model.get_config())
     copy.set_weights(model.get_weights())
     assert copy.config == model.config and copy.name == model.name
     np.testing.assert_array_equal(_logits(copy, _batch()), _logits(model, _batch()))

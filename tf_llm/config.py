@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tf_llm.contracts import SPECIAL_TOKENS, UserError
 from tf_llm.data.shards import ShardConfig, write_atomically
-from tf_llm.model.transformer import ModelConfig
+from tf_llm.model.config import ModelConfig
 from tf_llm.prepare.worker import WorkerConfig
 from tf_llm.text.html import HtmlConfig
 from tf_llm.text.words import WordsConfig

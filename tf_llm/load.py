@@ -5,7 +5,7 @@ from pathlib import Path
 from tf_llm.config import load_config
 from tf_llm.contracts import UserError
 from tf_llm.decoding import generator
-from tf_llm.model.transformer import build_model
+from tf_llm.model.encoder_decoder import build_model
 from tf_llm.text.tokenizers import load_tokenizer
 from tf_llm.training.checkpoints import Checkpoints
 
@@ -14,7 +14,7 @@ CONFIG, TOKENIZER, CHECKPOINTS = "config.json", "tokenizer.json", "checkpoints"
 
 
 def load_model(workdir, precision="float32"):
-    """The model of a run at its newest checkpoint, and its tokenizer: (`Transformer`, `Tokenizer`).
+    """The model of a run at its newest checkpoint, and its tokenizer: (`EncoderDecoder`, `Tokenizer`).
 
     Raises:
         UserError: the folder holds no run, or no checkpoint of it.

@@ -4,7 +4,7 @@ import dataclasses
 
 from tf_llm.config import RunConfig
 from tf_llm.data.shards import ShardConfig
-from tf_llm.model.transformer import ModelConfig
+from tf_llm.model.config import ModelConfig
 from tf_llm.text.words import WordsConfig
 from tf_llm.training.optimizers import TrainingConfig
 
@@ -40,7 +40,8 @@ def best():
             start.model,
             context="sequence",
             positions="sinusoidal",
-            input_norms=False,
+            embedding_scale=True,
+            input_norm="none",
             embedding_dropout=0.0,
             output_l2=0.0,
         ),

@@ -1,145 +1,126 @@
-"""The small layers that the transformer is made of, in keras.ops alone.
+"""The small layers that the models are made of, in keras.ops alone.
 
 Keys and values, attention and the write into the cache are layers of their own, so that the graph for training and
 the graph of one cached decoding step call the very same objects: the forward pass is written once.
 
-Glossary: B batch, S source length, T target length, D width, H heads, K head size (D = H·K), F feed-forward width,
-N rows in decoding, k new tokens of a decoding step.
+Glossary: B batch, S source length, T target length, D width, H heads, G key/value heads (G divides H), K head size,
+F feed-forward width, V vocabulary, N rows in decoding, k new tokens of a decoding step.
 """
 
 import math
 import warnings
 
 import keras
-import numpy as np
 from keras import ops
 
 
 @keras.saving.register_keras_serializable("tf_llm")
-class PositionEmbedding(keras.layers.Layer):
-    """Adds to each vector one that says where it stands.
-
-    Args:
-        length: number of positions.
-        kind: "learned" (a trained table, as in BERT) or "sinusoidal" (fixed waves of geometric wavelengths from 2π to
-            10,000·2π; see `sinusoids`).
-
-    Call: (embedded [B, T, D], position int32 []) -> [B, T, D]. `position` is where the first vector stands;
-    position + T may not exceed `length`.
-
-    Raises:
-        ValueError: `kind` is neither of the two; or it is sinusoidal, and D is odd or below 4.
-    """
-
-    def __init__(self, length, kind="learned", **kwargs):
-        super().__init__(**kwargs)
-        if kind not in ("learned", "sinusoidal"):
-            raise ValueError(f"kind expected one of ['learned', 'sinusoidal']. Received: {kind!r}")
-        self.length, self.kind = length, kind
-
-    def build(self, embedded_shape):
-        shape, learned = (self.length, embedded_shape[-1]), self.kind == "learned"
-        initializer = "uniform" if learned else lambda shape, dtype: ops.convert_to_tensor(sinusoids(*shape), dtype)
-        self.table = self.add_weight(name="table", shape=shape, initializer=initializer, trainable=learned)
-
-    def call(self, embedded, position):
-        table = ops.convert_to_tensor(self.table)  # JAX does not cut a variable
-        rows = ops.slice(table, (position, 0), (embedded.shape[1], table.shape[1]))  # [T, D]
-        return embedded + ops.cast(rows, embedded.dtype)[None]
-
-    def get_config(self):
-        return {**super().get_config(), "length": self.length, "kind": self.kind}
-
-
-def sinusoids(length, width):
-    """The fixed table of Vaswani et al. 2017, section 3.5, as the TensorFlow Models lay it out: all sines, all cosines.
-
-    Returns float32 [length, width]. The wavelengths grow geometrically from 2π to 10,000·2π.
-
-    >>> sinusoids(2, 4).round(2)  # at position 0 every sine is 0 and every cosine 1
-    array([[0.  , 0.  , 1.  , 1.  ],
-           [0.84, 0.  , 0.54, 1.  ]], dtype=float32)
-    """
-    if width % 2 or width < 4:
-        raise ValueError(f"sinusoidal positions expected an even width of at least 4. Received: {width}")
-    waves = np.exp(-math.log(1e4) / (width // 2 - 1) * np.arange(width // 2))
-    angles = np.arange(length)[:, None] * waves[None]  # [length, D/2]
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype("float32")
-
-
-@keras.saving.register_keras_serializable("tf_llm")
-class MaskedBatchNorm(keras.layers.BatchNormalization):
-    """Batch normalisation whose mean and variance are taken over the positions that hold a token alone.
-
-    Call: (hidden [B, T, D], keep_mask bool [B, T]) -> [B, T, D]. In training the statistics are those of the batch,
-    outside of it the running averages. The mask goes by a name of its own because Keras passes one called `mask` on to
-    every layer behind this one.
-    """
-
-    def call(self, hidden, keep_mask, training=None):
-        return super().call(hidden, training=training, mask=keep_mask)
-
-
-@keras.saving.register_keras_serializable("tf_llm")
 class KeysValues(keras.layers.Layer):
-    """What attention looks up, and what it finds there: [B, S, D] -> (keys, values), each [B, S, H, K].
+    """What attention looks up, and what it finds there: [B, S, D] -> (keys, values), each [B, S, G, K].
 
     Args:
-        num_heads: H, a divisor of D.
+        num_heads: G. Fewer than the queries have is grouped-query attention (Ainslie et al. 2023): a smaller cache.
+        head_size: K.
+
+    Call: (memory [B, S, D], rotation [2, S, K/2] or None). The keys are turned by the rotation.
     """
 
-    def __init__(self, num_heads, **kwargs):
+    def __init__(self, num_heads, head_size, **kwargs):
         super().__init__(**kwargs)
-        self.num_heads = num_heads
+        self.num_heads, self.head_size = num_heads, head_size
 
     def build(self, memory_shape):
-        width = memory_shape[-1]
-        self.projection = keras.layers.Dense(2 * width, use_bias=False, name="projection", dtype=self.dtype_policy)
+        width = 2 * self.num_heads * self.head_size
+        self.projection = keras.layers.Dense(width, use_bias=False, name="projection", dtype=self.dtype_policy)
         self.projection.build(memory_shape)
 
-    def call(self, memory):
-        length, width = memory.shape[1:]
-        both = self.projection(memory)  # [B, S, 2·D]
-        both = ops.reshape(both, (-1, length, 2, self.num_heads, width // self.num_heads))  # [B, S, 2, H, K]
-        return both[:, :, 0], both[:, :, 1]  # [B, S, H, K] each
+    def call(self, memory, rotation=None):
+        both = self.projection(memory)  # [B, S, 2·G·K]
+        both = ops.reshape(both, (-1, memory.shape[1], 2, self.num_heads, self.head_size))  # [B, S, 2, G, K]
+        keys, values = both[:, :, 0], both[:, :, 1]  # [B, S, G, K] each
+        return rotate(keys, rotation), values
 
     def get_config(self):
-        return {**super().get_config(), "num_heads": self.num_heads}
+        return {**super().get_config(), "num_heads": self.num_heads, "head_size": self.head_size}
 
 
 @keras.saving.register_keras_serializable("tf_llm")
 class Attend(keras.layers.Layer):
-    """Scaled dot-product attention with several heads (Vaswani et al. 2017, section 3.2).
+    """Dot-product attention with several heads (Vaswani et al. 2017, section 3.2).
 
-    Call: (queries [B, T, D], keys [B, S, H, K], values [B, S, H, K], attention_mask bool, broadcast to [B, H, T, S])
-    -> [B, T, D]. The softmax is taken in float32. A query that may see nothing takes the mean of all values.
+    Args:
+        num_heads: H, a multiple of the G heads of the keys.
+        head_size: K.
+        scale: whether queries are divided by √K. T5 does not; its first queries are smaller by as much instead.
+        dropout: share of the attention weights that is dropped in training.
+
+    Call: (queries [B, T, D], keys [B, S, G, K], values [B, S, G, K], attention_mask bool, broadcast to [B, H, T, S],
+    bias [1, H, T, S] or None, rotation [2, T, K/2] or None) -> [B, T, D]. The softmax is taken in float32. A query that
+    may see nothing takes the mean of all values.
     """
 
-    def build(self, queries_shape):
-        width = queries_shape[-1]
-        self.query = keras.layers.Dense(width, use_bias=False, name="query", dtype=self.dtype_policy)
-        self.output_projection = keras.layers.Dense(width, use_bias=False, name="output", dtype=self.dtype_policy)
-        self.query.build(queries_shape)
-        self.output_projection.build(queries_shape)
+    def __init__(self, num_heads, head_size, scale=True, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads, self.head_size, self.scale = num_heads, head_size, scale
+        self.dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
 
-    def call(self, queries, keys, values, attention_mask):
-        length, width = queries.shape[1:]
-        heads, size = keys.shape[2:]
-        projected = ops.reshape(self.query(queries), (-1, length, heads, size))  # [B, T, H, K]
-        scores = ops.einsum("bthk,bshk->bhts", projected / math.sqrt(size), keys)  # [B, H, T, S]
-        scores = ops.where(attention_mask, ops.cast(scores, "float32"), -1e9)
+    def build(self, queries_shape):
+        size = self.num_heads * self.head_size
+        variance = 1.0 if self.scale else 1.0 / self.head_size
+        start = keras.initializers.VarianceScaling(variance, "fan_avg", "uniform")  # of variance 1, Keras's default
+        self.query = keras.layers.Dense(
+            size, use_bias=False, kernel_initializer=start, name="query", dtype=self.dtype_policy
+        )
+        self.output_projection = keras.layers.Dense(
+            queries_shape[-1], use_bias=False, name="output", dtype=self.dtype_policy
+        )
+        self.query.build(queries_shape)
+        self.output_projection.build((*queries_shape[:-1], size))
+
+    def call(self, queries, keys, values, attention_mask, bias=None, rotation=None, training=None):
+        length = queries.shape[1]
+        projected = ops.reshape(self.query(queries), (-1, length, self.num_heads, self.head_size))  # [B, T, H, K]
+        projected = rotate(projected, rotation)
+        if self.scale:
+            projected = projected / math.sqrt(self.head_size)
+        shared_by = self.num_heads // keys.shape[2]  # H/G queries look up each key
+        if shared_by > 1:
+            keys, values = ops.repeat(keys, shared_by, axis=2), ops.repeat(values, shared_by, axis=2)  # [B, S, H, K]
+        scores = ops.cast(ops.einsum("bthk,bshk->bhts", projected, keys), "float32")  # [B, H, T, S]
+        if bias is not None:
+            scores = scores + ops.cast(bias, "float32")
+        scores = ops.where(attention_mask, scores, -1e9)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are using a softmax")  # over one position: S = 1 is meant
             weights = ops.cast(ops.softmax(scores, axis=-1), values.dtype)  # [B, H, T, S]
+        weights = self.dropout(weights, training=training)
         found = ops.einsum("bhts,bshk->bthk", weights, values)  # [B, T, H, K]
-        return self.output_projection(ops.reshape(found, (-1, length, width)))  # [B, T, D]
+        return self.output_projection(ops.reshape(found, (-1, length, self.num_heads * self.head_size)))  # [B, T, D]
+
+    def get_config(self):
+        own = {"num_heads": self.num_heads, "head_size": self.head_size, "scale": self.scale}
+        return {**super().get_config(), **own, "dropout": self.dropout.rate}
+
+
+def rotate(vectors, rotation):
+    """Turns each pair (i, i + K/2) of coordinates: vectors [B, T, H, K], rotation [2, T, K/2] or None -> [B, T, H, K].
+
+    >>> quarter = ops.array([[[0.0]], [[1.0]]])  # the cosine and the sine of 90°, for one position
+    >>> ops.convert_to_numpy(rotate(ops.array([[[[2.0, 3.0]]]]), quarter)).tolist()
+    [[[[-3.0, 2.0]]]]
+    """
+    if rotation is None:
+        return vectors
+    cosine, sine = rotation[0][:, None, :], rotation[1][:, None, :]  # [T, 1, K/2] each
+    first, second = ops.split(vectors, 2, axis=-1)  # [B, T, H, K/2] each
+    return ops.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
 
 
 @keras.saving.register_keras_serializable("tf_llm")
 class CacheWrite(keras.layers.Layer):
     """Writes the keys (or values) of new tokens into the cache.
 
-    Call: (cache [N, T, H, K], new [N, k, H, K], position int32 []) -> [N, T, H, K] with `new` at `position` and behind.
+    Call: (cache [N, T, G, K], new [N, k, G, K], position int32 []) -> [N, T, G, K] with `new` at `position` and behind.
     T is static, so that one compiled step serves every position. position + k may not exceed T: the write would
     silently begin further to the front.
     """
@@ -148,30 +129,56 @@ class CacheWrite(keras.layers.Layer):
         return ops.slice_update(cache, (0, position, 0, 0), ops.cast(new, cache.dtype))
 
 
+def _gelu(hidden):
+    return ops.gelu(hidden, approximate=True)  # the tanh form: T5's, and the one that every export format knows
+
+
+# name -> (function, whether its result is a gate for a second, linear projection (Shazeer 2020)). A further activation
+# is a line here.
+ACTIVATIONS = {
+    "relu": (ops.relu, False),
+    "gelu": (_gelu, False),
+    "gated_gelu": (_gelu, True),
+    "swiglu": (ops.silu, True),
+}
+
+
 @keras.saving.register_keras_serializable("tf_llm")
 class FeedForward(keras.layers.Layer):
-    """Two dense layers with a ReLU between, applied to each position alone: [B, T, D] -> [B, T, D].
+    """Two dense layers with an activation between, applied to each position alone: [B, T, D] -> [B, T, D].
 
     Args:
         d_ff: width F between the two.
+        activation: a key of ACTIVATIONS. A gated one has a third dense layer: f(gate(x)) · widen(x).
+        use_bias: whether the dense layers have biases.
+        dropout: share of what is between the two that is dropped in training.
     """
 
-    def __init__(self, d_ff, **kwargs):
+    def __init__(self, d_ff, activation="relu", use_bias=True, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        self.d_ff = d_ff
+        self.d_ff, self.activation, self.use_bias = d_ff, activation, use_bias
+        self.function, self.is_gated = ACTIVATIONS[activation]
+        self.dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
 
     def build(self, hidden_shape):
-        self.widen = keras.layers.Dense(self.d_ff, activation="relu", name="widen", dtype=self.dtype_policy)
-        self.narrow = keras.layers.Dense(hidden_shape[-1], name="narrow", dtype=self.dtype_policy)
+        width = hidden_shape[-1]
+        settings = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
+        self.widen = keras.layers.Dense(self.d_ff, name="widen", **settings)
+        self.narrow = keras.layers.Dense(width, name="narrow", **settings)
         self.widen.build(hidden_shape)
         self.narrow.build((*hidden_shape[:-1], self.d_ff))
+        if self.is_gated:
+            self.gate = keras.layers.Dense(self.d_ff, name="gate", **settings)
+            self.gate.build(hidden_shape)
 
-    def call(self, hidden):
+    def call(self, hidden, training=None):
         widened = self.widen(hidden)  # [B, T, F]
-        return self.narrow(widened)  # [B, T, D]
+        widened = self.function(self.gate(hidden)) * widened if self.is_gated else self.function(widened)
+        return self.narrow(self.dropout(widened, training=training))  # [B, T, D]
 
     def get_config(self):
-        return {**super().get_config(), "d_ff": self.d_ff}
+        own = {"d_ff": self.d_ff, "activation": self.activation, "use_bias": self.use_bias}
+        return {**super().get_config(), **own, "dropout": self.dropout.rate}
 
 
 @keras.saving.register_keras_serializable("tf_llm")
@@ -186,3 +193,25 @@ class ContextVector(keras.layers.Layer):
         total = ops.sum(ops.cast(encoded, "float32") * weights, axis=1, keepdims=True)  # [B, 1, D]
         tokens = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1.0)  # [B, 1, 1]
         return ops.cast(total / tokens, encoded.dtype)  # [B, 1, D]
+
+
+@keras.saving.register_keras_serializable("tf_llm")
+class TiedOutput(keras.layers.Layer):
+    """The output embedding that is the input embedding turned round (Press and Wolf 2017): [B, T, D] -> [B, T, V].
+
+    Args:
+        table: the `keras.layers.Embedding` whose vectors the outputs are compared with.
+        use_bias: whether each word has a bias of its own.
+    """
+
+    def __init__(self, table, use_bias=False, **kwargs):
+        super().__init__(**kwargs)
+        self.table, self.use_bias = table, use_bias
+
+    def build(self, hidden_shape):
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.table.input_dim,), initializer="zeros")
+
+    def call(self, hidden):
+        logits = ops.matmul(hidden, ops.transpose(self.table.embeddings))  # [B, T, V]
+        return logits + self.bias if self.use_bias else logits

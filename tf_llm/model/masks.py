@@ -64,3 +64,21 @@ class CausalMask(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "length": self.length}
+
+
+@keras.saving.register_keras_serializable("tf_llm")
+class SegmentMask(keras.layers.Layer):
+    """Keeps the examples of a packed row apart: a token sees those of its own example.
+
+    Call: (segments of the queries int32 [B, T], segments of the keys int32 [B, S]) -> bool [B, 1, T, S]. Segment 0 is
+    padding, which is never seen.
+
+    >>> ops.convert_to_numpy(SegmentMask()(ops.array([[1, 2, 0]]), ops.array([[1, 1, 2, 0]])))[0, 0].astype(int)
+    array([[1, 1, 0, 0],
+           [0, 0, 1, 0],
+           [0, 0, 0, 0]])
+    """
+
+    def call(self, query_segments, key_segments):
+        same = ops.equal(query_segments[:, :, None], key_segments[:, None, :])  # [B, T, S]
+        return ops.logical_and(same, key_segments[:, None, :] != 0)[:, None]  # [B, 1, T, S]
