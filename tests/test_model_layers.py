@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 from keras import ops
 
 from tf_llm.model import layers, masks
-from tf_llm.model.layers import (
-    Attend,
-    CacheWrite,
-    ContextVector,
-    FeedForward,
-    KeysValues,
-    MaskedBatchNorm,
-    PositionEmbedding,
-    sinusoids,
-)
-from tf_llm.model.masks import CausalMask, SourceMask, TargetMask
+from tf_llm.model.baselines import Convolution, Recurrence
+from tf_llm.model.layers import ACTIVATIONS, Attend, CacheWrite, ContextVector, FeedForward, KeysValues, rotate
+from tf_llm.model.masks import CausalMask, SegmentMask, SourceMask, TargetMask
+from tf_llm.model.norms import NORMS, MaskedBatchNorm
+from tf_llm.model.positions import PositionEmbedding, RelativeBias, Rotation
 
 random = np.random.default_rng(0)
 
@@ -31,7 +25,7 @@ def _normal(*shape):
     return random.normal(size=shape).astype("float32")
 
 
-@pytest.mark.parametrize(("module", "examples"), [(masks, 4), (layers, 1)])
+@pytest.mark.parametrize(("module", "examples"), [(masks, 5), (layers, 2)])
 def test_docstring_examples(module, examples):
     result = doctest.testmod(module)
     assert result.attempted >= examples and result.failed == 0
@@ -46,74 +40,9 @@ def test_causal_mask_shows_each_token_itself_and_what_is_before_it(length, token
         assert [seen for seen in range(length) if mask[0, 0, token, seen]] == [*range(length)][: position + token + 1]
 
 
-@pytest.mark.parametrize("width", [4, 6, 64])
-def test_sinusoids_equal_the_formula(width):
-    expected = np.zeros((50, width))
-    for position in range(50):
-        for wave in range(width // 2):
-            wavelength = 2 * np.pi * 10_000 ** (wave / (width // 2 - 1))
-            expected[position, wave] = np.sin(2 * np.pi * position / wavelength)
-            expected[position, width // 2 + wave] = np.cos(2 * np.pi * position / wavelength)
-    np.testing.assert_allclose(sinusoids(50, width), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("width", [2, 7])
-def test_sinusoids_need_a_width_to_halve(width):
-    message = f"sinusoidal positions expected an even width of at least 4. Received: {width}"
-    with pytest.raises(ValueError, match=message):
-        sinusoids(3, width)
-    with pytest.raises(ValueError, match=message):
-        PositionEmbedding(3, "sinusoidal")(_normal(1, 3, width), position=0)
-
-
-@pytest.mark.parametrize("kind", ["learned", "sinusoidal"])
-def test_positions_are_rows_of_the_table_from_the_given_one_on(kind):
-    layer, embedded = PositionEmbedding(8, kind), _normal(2, 3, 4)
-    for position in (0, 2, 5, ops.array(5)):
-        rows = ops.convert_to_numpy(layer(embedded, position=position)) - embedded
-        table = ops.convert_to_numpy(layer.table)[int(position) : int(position) + 3]
-        np.testing.assert_allclose(rows, [table, table], atol=1e-6)
-    assert len(layer.trainable_weights) == (kind == "learned")
-    if kind == "sinusoidal":
-        np.testing.assert_array_equal(layer.table, sinusoids(8, 4))
-
-
-def test_unknown_positions_are_named():
-    with pytest.raises(ValueError, match=r"kind expected one of \['learned', 'sinusoidal'\]. Received: 'rotary'"):
-        PositionEmbedding(3, "rotary")
-
-
-def test_batch_norm_knows_kept_positions_alone():
-    keep = np.array([[True, True, False, False], [True, True, True, False]])
-    hidden = 3 * _normal(2, 4, 5) + 1
-    kept = hidden[keep]  # [5 positions, D]
-    layer = MaskedBatchNorm(momentum=0.9)
-    normed = ops.convert_to_numpy(layer(hidden, keep, training=True))
-
-    expected = (kept - kept.mean(axis=0)) / np.sqrt(kept.var(axis=0) + layer.epsilon)
-    np.testing.assert_allclose(normed[keep], expected, atol=1e-5)
-    np.testing.assert_allclose(layer.moving_mean, 0.1 * kept.mean(axis=0), atol=1e-6)
-    np.testing.assert_allclose(layer.moving_variance, 0.9 + 0.1 * kept.var(axis=0), atol=1e-5)
-
-    running = (hidden - layer.moving_mean) / np.sqrt(layer.moving_variance + layer.epsilon)
-    np.testing.assert_allclose(layer(hidden, keep, training=False), running, atol=1e-5)
-
-
-@pytest.mark.parametrize("padding", [0.0, 1e6, np.nan])
-def test_batch_norm_does_not_look_at_padding(padding):
-    keep = np.array([[True, True, False], [True, False, False]])
-    hidden = _normal(2, 3, 4)
-    padded = np.where(keep[..., None], hidden, np.float32(padding))
-    one, other = MaskedBatchNorm(), MaskedBatchNorm()
-    expected, normed = one(hidden, keep, training=True), other(padded, keep, training=True)
-    np.testing.assert_array_equal(ops.convert_to_numpy(normed)[keep], ops.convert_to_numpy(expected)[keep])
-    for first, second in zip(one.weights, other.weights, strict=True):
-        np.testing.assert_array_equal(first, second)
-
-
 def _attention(width, heads):
     """The two layers of attention, built, and Keras's one with the same weights."""
-    keys_values, attend = KeysValues(heads), Attend()
+    keys_values, attend = KeysValues(heads, width // heads), Attend(heads, width // heads)
     keys_values.build((None, None, width))
     attend.build((None, None, width))
     theirs = keras.layers.MultiHeadAttention(heads, width // heads, use_bias=False)
@@ -134,6 +63,49 @@ def test_attention_equals_that_of_keras(heads):
     mask[..., 0] = True
     found = attend(queries, *keys_values(memory), mask[:, None])
     np.testing.assert_allclose(found, theirs(queries, memory, attention_mask=mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_grouped_queries_equal_those_of_keras(groups):
+    keys_values, attend = KeysValues(groups, 2), Attend(4, 2)
+    queries, memory = _normal(3, 4, 8), _normal(3, 5, 8)
+    found = attend(queries, *keys_values(memory), np.ones((3, 1, 1, 5), bool))
+    theirs = keras.layers.GroupQueryAttention(2, 4, groups, use_bias=False)
+    theirs.build((3, 4, 8), (3, 5, 8))
+    key, value = np.split(ops.convert_to_numpy(keys_values.projection.kernel), 2, axis=1)
+    kernels = {"query": attend.query.kernel, "key": key, "value": value, "output": attend.output_projection.kernel}
+    for weight in theirs.weights:
+        name = next(name for name in kernels if name in weight.path.split("/")[-2])
+        weight.assign(np.reshape(kernels[name], weight.shape))
+    np.testing.assert_allclose(found, theirs(queries, memory), atol=1e-5)
+
+
+def test_unscaled_attention_begins_with_scores_of_the_same_size():
+    keras.utils.set_random_seed(0)
+    queries, memory = _normal(2, 50, 256), _normal(2, 50, 256)
+    keys, _ = KeysValues(4, 64)(memory)
+    for scale in (True, False):
+        attend = Attend(4, 64, scale=scale)
+        attend.build(queries.shape)
+        projected = np.reshape(attend.query(queries), (2, 50, 4, 64)) / (8 if scale else 1)
+        assert np.einsum("bthk,bshk->bhts", projected, keys).std() == pytest.approx(1, rel=0.2)
+
+
+def test_a_bias_is_added_to_the_scores():
+    keys_values, attend, _ = _attention(8, 2)
+    queries, memory = _normal(2, 3, 8), _normal(2, 4, 8)
+    bias = np.where(np.arange(4) == 2, 0, -1e9)[None, None, None].astype("float32")  # only the third is left
+    found = attend(queries, *keys_values(memory), np.ones((2, 1, 1, 4), bool), bias)
+    np.testing.assert_allclose(found, attend(queries, *keys_values(memory[:, 2:3]), np.True_), atol=1e-5)
+
+
+def test_rotation_turns_pairs_of_coordinates():
+    vectors, angles = _normal(2, 3, 4, 6), random.uniform(0, 6, (3, 3)).astype("float32")
+    turned = ops.convert_to_numpy(rotate(vectors, np.stack([np.cos(angles), np.sin(angles)])))
+    numbers = vectors[..., :3] + 1j * vectors[..., 3:]  # a pair is a complex number
+    expected = numbers * np.exp(1j * angles)[:, None]
+    np.testing.assert_allclose(turned[..., :3] + 1j * turned[..., 3:], expected, atol=1e-5)
+    assert rotate(vectors, None) is vectors
 
 
 def test_attention_to_nothing_is_the_mean_of_all_and_has_gradients():
@@ -168,13 +140,32 @@ def test_cache_write_replaces_what_is_at_the_position(position, tokens):
     np.testing.assert_array_equal(CacheWrite()(cache, new, position=position), expected)
 
 
-def test_feed_forward_equals_numpy():
-    layer, hidden = FeedForward(7), _normal(2, 3, 4)
+def _erf_free_gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+FUNCTIONS = {
+    "relu": lambda x: np.maximum(x, 0),
+    "gelu": _erf_free_gelu,
+    "gated_gelu": _erf_free_gelu,
+    "swiglu": lambda x: x / (1 + np.exp(-x)),
+}
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_feed_forward_equals_numpy(activation, use_bias):
+    layer, hidden = FeedForward(7, activation, use_bias), _normal(2, 3, 4)
     layer.build(hidden.shape)
-    widen, bias, narrow, shift = (_normal(*weight.shape) for weight in layer.weights)
-    layer.set_weights([widen, bias, narrow, shift])
-    expected = np.maximum(hidden @ widen + bias, 0) @ narrow + shift
-    np.testing.assert_allclose(layer(hidden), expected, atol=1e-5)
+    layer.set_weights([_normal(*weight.shape) for weight in layer.weights])
+
+    def dense(part, hidden):
+        return hidden @ ops.convert_to_numpy(part.kernel) + (ops.convert_to_numpy(part.bias) if use_bias else 0)
+
+    gate, widened = layer.gate if layer.is_gated else layer.widen, dense(layer.widen, hidden)
+    activated = FUNCTIONS[activation](dense(gate, hidden)) * (widened if layer.is_gated else 1)
+    np.testing.assert_allclose(layer(hidden), dense(layer.narrow, activated), atol=1e-5)
+    assert layer.is_gated == (activation in ("gated_gelu", "swiglu"))
 
 
 def test_context_vector_is_the_mean_over_tokens():
@@ -197,14 +188,20 @@ def test_context_vector_of_a_long_source_is_right_in_half_precision():
     [
         (PositionEmbedding(6, "sinusoidal"), (_normal(2, 3, 4), np.int32(1))),
         (MaskedBatchNorm(momentum=0.5), (_normal(2, 3, 4), np.ones((2, 3), bool))),
-        (KeysValues(2), (_normal(2, 3, 4),)),
-        (Attend(), (_normal(2, 3, 4), _normal(2, 5, 2, 2), _normal(2, 5, 2, 2), np.ones((2, 1, 1, 5), bool))),
+        *[(norm(epsilon=0.1), (_normal(2, 3, 4), np.ones((2, 3), bool))) for norm in NORMS.values()],
+        (RelativeBias(2, 5, True, 8, 20), (_normal(2, 3, 4), np.int32(1))),
+        (Rotation(6), (_normal(2, 3, 4), np.int32(1))),
+        (KeysValues(2, 3), (_normal(2, 3, 4),)),
+        (Attend(2, 3, False, 0.1), (_normal(2, 3, 4), *_normal(2, 2, 5, 1, 3), np.ones((2, 1, 1, 5), bool))),
         (CacheWrite(), (_normal(2, 5, 2, 2), _normal(2, 1, 2, 2), np.int32(3))),
-        (FeedForward(7), (_normal(2, 3, 4),)),
+        (FeedForward(7, "swiglu", False, 0.1), (_normal(2, 3, 4),)),
         (ContextVector(), (_normal(2, 3, 4), np.ones((2, 3), bool))),
         (SourceMask(), (np.array([[5, 0]]),)),
         (TargetMask(), (np.array([[0, 0]]),)),
         (CausalMask(3), (np.array([[5, 6]]), np.int32(1))),
+        (SegmentMask(), (np.array([[1, 0]]), np.array([[1, 1, 2]]))),
+        (Recurrence(5, True), (_normal(2, 3, 4), np.ones((2, 3), bool))),
+        (Convolution(2), (_normal(2, 3, 4),)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, keras.Layer) else "",
 )

@@ -17,7 +17,7 @@ class Generator:
     windows, just as a page was cut for training: what was said last is the source of what is said next.
 
     Args:
-        model: an encoder–decoder with `build_start`, `build_step`, `empty_cache` and `config`, as `model.EncoderDecoder`.
+        model: has `build_start`, `build_step`, `empty_cache` and `config`, as the models of `build_model` have.
         tokenizer: a `contracts.Tokenizer`.
 
     >>> generate = Generator(model, tokenizer)                            # doctest: +SKIP

@@ -22,9 +22,7 @@ NORM_PLACES = ("first", "last")
 class ModelConfig:
     """Shape and regularisation of an encoder–decoder. The defaults are the article's, where it names one."""
 
-    architecture: str = (
-        "transformer"  # what the blocks are made of: "transformer", or one of the baselines "rnn", "cnn"
-    )
+    architecture: str = "transformer"  # what blocks are made of; "rnn" and "cnn" are the baselines
     vocabulary_size: int = 8_003  # V, the special tokens included
     source_length: int = 64  # S, tokens that the encoder reads
     target_length: int = 64  # T, tokens that the decoder says

@@ -35,7 +35,7 @@ PRECISIONS = ("bfloat16", "float32", "mixed_bfloat16", "mixed_float16")
 
 
 def build_model(config, precision="float32"):
-    """Builds an encoder–decoder that computes in `precision`; Keras's global dtype policy plays no part and stays as it is.
+    """Builds an encoder–decoder that computes in `precision`. Keras's global dtype policy plays no part in it.
 
     Args:
         config: a `ModelConfig`.

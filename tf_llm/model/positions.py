@@ -37,14 +37,13 @@ class Positions:
         """Vectors [B, k, D] -> [B, k, D]."""
         return embedded
 
-    def bias(self, stack, queries, position, length):
+    def bias(self, stack, queries, position):
         """What is added to scores: float [1, H, k, L], or None.
 
         Args:
             stack: "encoder" or "decoder".
             queries: [B, k, D], of which only k matters.
             position: where the first of them stands.
-            length: L.
         """
         return None
 
@@ -54,7 +53,7 @@ class Positions:
 
 
 class Learned(Positions):
-    """A trained vector for each position, added to the embedded token (as in BERT); the article's position embedding."""
+    """A trained vector for each position, added to the embedded token (as in BERT): the article's scheme."""
 
     kind = "learned"
 
@@ -81,16 +80,17 @@ class Relative(Positions):
         self.biases = {
             stack: RelativeBias(
                 config.num_heads,
+                length,
                 bidirectional=stack == "encoder",
                 buckets=config.relative_buckets,
                 max_distance=config.relative_distance,
                 name=f"{stack}_relative_bias",
             )
-            for stack in ("encoder", "decoder")
+            for stack, length in (("encoder", config.source_length), ("decoder", config.target_length))
         }
 
-    def bias(self, stack, queries, position, length):
-        return self.biases[stack](queries, position=position, length=length)
+    def bias(self, stack, queries, position):
+        return self.biases[stack](queries, position=position)
 
 
 class Rotary(Positions):
@@ -166,29 +166,30 @@ class RelativeBias(keras.layers.Layer):
 
     Args:
         num_heads: H.
+        length: L, positions that are looked at.
         bidirectional: whether keys may stand behind the query.
         buckets, max_distance: see `bucket_distances`.
 
-    Call: (queries [B, k, D], position int32 [], length) -> [1, H, k, length], for keys at 0, 1, … length - 1.
+    Call: (queries [B, k, D], position int32 []) -> [1, H, k, L], for keys at 0, 1, … L - 1.
     """
 
-    def __init__(self, num_heads, bidirectional, buckets=32, max_distance=128, **kwargs):
+    def __init__(self, num_heads, length, bidirectional, buckets=32, max_distance=128, **kwargs):
         super().__init__(**kwargs)
-        self.num_heads, self.bidirectional = num_heads, bidirectional
+        self.num_heads, self.length, self.bidirectional = num_heads, length, bidirectional
         self.buckets, self.max_distance = buckets, max_distance
 
     def build(self, queries_shape):
         self.table = self.add_weight(name="table", shape=(self.buckets, self.num_heads), initializer="glorot_uniform")
 
-    def call(self, queries, position, length):
+    def call(self, queries, position):
         rows = position + ops.arange(queries.shape[1])  # [k]
-        distances = ops.arange(length)[None, :] - rows[:, None]  # [k, length]
+        distances = ops.arange(self.length)[None, :] - rows[:, None]  # [k, L]
         buckets = bucket_distances(distances, self.bidirectional, self.buckets, self.max_distance)
-        biases = ops.take(ops.convert_to_tensor(self.table), buckets, axis=0)  # [k, length, H]
-        return ops.transpose(biases, (2, 0, 1))[None]  # [1, H, k, length]
+        biases = ops.take(ops.convert_to_tensor(self.table), buckets, axis=0)  # [k, L, H]
+        return ops.transpose(biases, (2, 0, 1))[None]  # [1, H, k, L]
 
     def get_config(self):
-        own = {"num_heads": self.num_heads, "bidirectional": self.bidirectional}
+        own = {"num_heads": self.num_heads, "length": self.length, "bidirectional": self.bidirectional}
         return {**super().get_config(), **own, "buckets": self.buckets, "max_distance": self.max_distance}
 
 

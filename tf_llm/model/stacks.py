@@ -82,11 +82,11 @@ class Stack:
         self.norm = build_norm(config, f"{name}_norm") if config.norm_place == "first" else None
         self.dropout = keras.layers.Dropout(config.output_dropout, name=f"{name}_dropout")
 
-    def see(self, hidden, attention_mask, position, length):
-        """`seen`, for queries that stand at `position` and keys at 0, 1, … length - 1."""
+    def see(self, hidden, attention_mask, position):
+        """`seen`, for queries that stand at `position` and behind it."""
         return {
             "attention_mask": attention_mask,
-            "bias": self.positions.bias(self.name, hidden, position, length),
+            "bias": self.positions.bias(self.name, hidden, position),
             "rotation": self.positions.rotation(hidden, position),
         }
 
@@ -100,7 +100,7 @@ class Encoder(Stack):
 
     def __call__(self, hidden, keep_mask, segments=None):
         mask = keep_mask[:, None, None, :] if segments is None else SegmentMask(name="segments")(segments, segments)
-        seen = self.see(hidden, mask, 0, self.config.source_length)
+        seen = self.see(hidden, mask, 0)
         for block in self.blocks:
             hidden = block(hidden, keep_mask, seen)
         return self.finish(hidden, keep_mask)
@@ -124,7 +124,7 @@ class Decoder(Stack):
 
     @property
     def cache_shapes(self):
-        """{name: shape behind N} of the cache: what each block has in mind of earlier tokens, zeros before the first."""
+        """{name: shape behind N} of the cache: what each block keeps of earlier tokens; zeros before the first."""
         return {
             f"{name}_{i}": shape for i, block in enumerate(self.blocks) for name, shape in block.cache_shapes.items()
         }
@@ -144,11 +144,10 @@ class Decoder(Stack):
         Returns:
             hidden [N, k, D], and the cache with the new tokens in it, empty in training.
         """
-        length = self.config.target_length
-        mask = CausalMask(length, name="causal_mask")(hidden, position=position)  # [1, 1, k, T]
+        mask = CausalMask(self.config.target_length, name="causal_mask")(hidden, position=position)  # [1, 1, k, T]
         if segments is not None:
             mask = keras.ops.logical_and(mask, SegmentMask(name="segments")(segments, segments))
-        seen, written = self.see(hidden, mask, position, length), {}
+        seen, written = self.see(hidden, mask, position), {}
         for i, block in enumerate(self.blocks):
             context = (read[f"context_keys_{i}"], read[f"context_values_{i}"], context_mask)
             own = {name: cache[f"{name}_{i}"] for name in block.cache_shapes} if cache else None

@@ -1,4 +1,4 @@
-"""The transformer: against NumPy, cached against uncached, and what must not be seen against what may be."""
+"""The encoder–decoder as the article has it: against NumPy, in full and in steps, and what must not be seen."""
 
 import ast
 import dataclasses
@@ -83,12 +83,12 @@ def _decode(model, batch, pieces, compile=lambda graph: graph):
 
 def test_docstring_examples():
     result = doctest.testmod(encoder_decoder)
-    assert result.attempted >= 3 and result.failed == 0
+    assert result.attempted >= 2 and result.failed == 0
 
 
 def test_no_module_imports_tensorflow():
     modules = sorted(Path(tf_llm.model.__file__).parent.glob("*.py"))
-    assert len(modules) >= 5
+    assert len(modules) >= 9
     for module in modules:
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -123,15 +123,14 @@ def test_number_of_parameters_by_hand():
 def test_defaults_are_the_articles():
     model = build_model(ModelConfig())
     layers = model.get_layer("input_embedding").layers
-    table, dropout, batch_norm, layer_norm = (
-        layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)
-    )
+    table, dropout, norms = (layer for layer in layers if not isinstance(layer, keras.layers.InputLayer))
+    batch_norm, layer_norm = norms.batch_norm, norms.layer_norm
     assert isinstance(table, keras.layers.Embedding)
     assert isinstance(dropout, keras.layers.Dropout) and dropout.rate == 0.1
     assert isinstance(batch_norm, keras.layers.BatchNormalization)
     assert isinstance(layer_norm, keras.layers.LayerNormalization) and layer_norm.epsilon == 1e-6
     assert model.get_layer("encoder").output[0].shape == (None, 1, 256)  # one vector of a fixed length
-    assert model.get_layer("decoder").input[1].shape == (None, 1, 256)
+    assert model.get_layer("decoder").input[2].shape == (None, 1, 256)
     output = model.get_layer("output_embedding")
     assert isinstance(output, keras.layers.Dense) and output.use_bias
     assert isinstance(output.kernel_regularizer, keras.regularizers.L2)
@@ -146,12 +145,12 @@ def test_l2_is_that_of_the_output_kernel_once():
     assert _build(output_l2=0.0).losses == []
 
 
-@pytest.mark.parametrize("place", ["embedding_dropout", "residual_dropout"])
-@pytest.mark.parametrize("input_norms", [True, False])
-def test_dropout_is_active_in_training_alone(place, input_norms):
-    settings = {"embedding_dropout": 0.0, "residual_dropout": 0.0, place: 0.5}
-    model, batch = _build(input_norms=input_norms, **settings), _batch()
-    without = _build(input_norms=input_norms, embedding_dropout=0.0)
+@pytest.mark.parametrize("place", ["embedding", "attention", "feed_forward", "residual", "output"])
+@pytest.mark.parametrize("input_norm", ["batch_layer", "none"])
+def test_dropout_is_active_in_training_alone(place, input_norm):
+    settings = {"embedding_dropout": 0.0, f"{place}_dropout": 0.5}
+    model, batch = _build(input_norm=input_norm, **settings), _batch()
+    without = _build(input_norm=input_norm, embedding_dropout=0.0)
     without.set_weights(model.get_weights())
     np.testing.assert_array_equal(_logits(model, batch), _logits(without, batch))
     first, second, third = (_logits(network, batch, training=True) for network in (model, model, without))
@@ -206,13 +205,11 @@ def _numpy_logits(model, batch):
 
     def embed(ids):
         hidden = weights["table/embeddings"][ids]
-        if not config.input_norms and config.positions == "sinusoidal":
-            hidden = hidden * np.sqrt(config.d_model)
-        if config.input_norms:
-            gamma, beta, mean, variance = (
-                weights[f"batch_norm/{name}"] for name in ("gamma", "beta", "moving_mean", "moving_variance")
-            )
-            hidden = norm((hidden - mean) / np.sqrt(variance + 1e-3) * gamma + beta, "layer_norm")
+        if config.input_norm == "batch_layer":
+            names = ("gamma", "beta", "moving_mean", "moving_variance")
+            gamma, beta, mean, variance = (weights[f"input_embedding_norm/batch_norm/{name}"] for name in names)
+            hidden = (hidden - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+            hidden = norm(hidden, "input_embedding_norm/layer_norm")
         return hidden + weights["position_embedding/table"][: ids.shape[1]]
 
     def attend(hidden, memory, mask, name):
@@ -292,12 +289,16 @@ def test_nothing_warns():
     assert not [str(warning.message) for warning in caught]
 
 
-@pytest.mark.parametrize("input_norms", [True, False])
-def test_words_are_as_large_as_the_waves_that_are_added(input_norms):
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"input_norm": "none"}, {"input_norm": "none", "embedding_scale": True}],
+    ids=["norm", "plain", "scaled"],
+)
+def test_words_are_as_large_as_the_waves_that_are_added(settings):
     keras.utils.set_random_seed(4)
-    model = build_model(dataclasses.replace(SMALL, d_model=64, input_norms=input_norms, positions="sinusoidal"))
+    model = build_model(dataclasses.replace(SMALL, d_model=64, positions="sinusoidal", **settings))
     ids, mask = _ids(50, 20), np.ones((50, 20), bool)
-    words = ops.convert_to_numpy(model.get_layer("input_embedding")([ids, mask], training=input_norms))
+    words = ops.convert_to_numpy(model.get_layer("input_embedding")([ids, mask], training=not settings))
     assert words.std() == pytest.approx(1.0, abs=0.1)
     assert np.sqrt(np.mean(ops.convert_to_numpy(model.get_layer("position_embedding").table) ** 2)) == pytest.approx(
         0.5**0.5
@@ -348,7 +349,8 @@ def test_more_padding_changes_nothing(context, training):
     expected, logits = _logits(model, batch, training=training), _logits(wide, padded, training=training)
     np.testing.assert_allclose(logits[:, : SMALL.target_length], expected, atol=1e-5)
     for layer in ("moving_mean", "moving_variance"):
-        averages = [getattr(m.get_layer("input_embedding").get_layer("batch_norm"), layer) for m in (model, wide)]
+        norms = [m.get_layer("input_embedding").get_layer("input_embedding_norm") for m in (model, wide)]
+        averages = [getattr(norm.batch_norm, layer) for norm in norms]
         np.testing.assert_allclose(*averages, atol=1e-6)
 
 
@@ -430,37 +432,11 @@ def test_keras_file_holds_the_whole_model(tmp_path, context, precision):
 
 
 def test_model_from_its_config_is_the_same_but_for_the_weights():
-    model = _build(context="sequence", input_norms=False)
+    model = _build(context="sequence", input_norm="none")
     copy = EncoderDecoder.from_config(model.get_config())
     copy.set_weights(model.get_weights())
     assert copy.config == model.config and copy.name == model.name
     np.testing.assert_array_equal(_logits(copy, _batch()), _logits(model, _batch()))
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"vocabulary_size": 0}, "model.vocabulary_size expected a whole number of at least 1. Received: 0"),
-        ({"source_length": 1.5}, "model.source_length expected a whole number of at least 1. Received: 1.5"),
-        ({"target_length": -1}, "model.target_length expected a whole number of at least 1. Received: -1"),
-        ({"num_layers": "2"}, "model.num_layers expected a whole number of at least 1. Received: '2'"),
-        ({"num_heads": 0}, "model.num_heads expected a whole number of at least 1. Received: 0"),
-        ({"d_ff": 0}, "model.d_ff expected a whole number of at least 1. Received: 0"),
-        ({"d_model": 9, "num_heads": 2}, "model.d_model expected a multiple of num_heads, which is 2. Received: 9"),
-        ({"context": "matrix"}, r"model.context expected one of \['sequence', 'vector'\]. Received: 'matrix'"),
-        ({"positions": "rotary"}, r"model.positions expected one of \['learned', 'sinusoidal'\]. Received: 'rotary'"),
-        (
-            {"d_model": 9, "num_heads": 3, "positions": "sinusoidal"},
-            "model.d_model expected an even number of at least 4 with sinusoidal positions. Received: 9; choose",
-        ),
-        ({"embedding_dropout": 1.0}, r"model.embedding_dropout expected a share in \[0, 1\). Received: 1.0"),
-        ({"residual_dropout": -0.1}, r"model.residual_dropout expected a share in \[0, 1\). Received: -0.1"),
-        ({"output_l2": float("nan")}, "model.output_l2 expected a number of at least 0. Received: nan"),
-    ],
-)
-def test_wrong_settings_are_named(settings, text):
-    with pytest.raises(ValueError, match=text):
-        ModelConfig(**settings)
 
 
 def test_unknown_precision_is_named():
