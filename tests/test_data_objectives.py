@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, START_ID, TARGET_IDS, WEIGHTS
 from tf_llm.data import objectives
-from tf_llm.data.objectives import PrefixLM
+from tf_llm.data.denoising import SENTINELS, Continuation, Denoisers, SpanCorruption, plan_denoisers
+from tf_llm.data.objectives import OBJECTIVES, ObjectiveConfig, PrefixLM, build_objective, sentinels_needed
+from tf_llm.data.pairs import Pairs
 
 S, T = 6, 4
 BLOCKS = np.array(
@@ -32,7 +34,7 @@ def make_row(block, seed=(0, 0), shorten=False):
 
 def test_docstring_examples():
     result = doctest.testmod(objectives)
-    assert result.attempted == 2 and result.failed == 0
+    assert result.attempted == 5 and result.failed == 0
 
 
 def test_padding_has_no_weight_and_stands_behind_the_source():
@@ -101,3 +103,73 @@ def test_eager_equals_tf_data(shorten):
 def test_block_of_another_length_is_refused():
     with pytest.raises(ValueError, match=r"source_length \+ target_length = 6 \+ 4 ids. Received: 9"):
         make_row(BLOCKS[0, :9])
+
+
+@pytest.mark.parametrize(
+    ("kind", "trained", "scored", "sentinels"),
+    [
+        ("prefix_lm", PrefixLM, PrefixLM, 0),
+        ("span_corruption", SpanCorruption, Continuation, SENTINELS),
+        ("denoisers", Denoisers, Continuation, SENTINELS),
+        ("pairs", Pairs, Pairs, 0),
+    ],
+)
+def test_every_kind_is_built(kind, trained, scored, sentinels):
+    config = ObjectiveConfig(kind=kind, noise_density=0.3, mean_span_length=5.0, packed=True)
+    one, other = (build_objective(config, S, T, 200, training=training, overlap=3) for training in (True, False))
+    assert (type(one), type(other)) == (trained, scored)
+    assert {(objective.source_length, objective.target_length) for objective in (one, other)} == {(S, T)}
+    assert sentinels_needed(config) == sentinels
+    if kind == "prefix_lm":
+        assert (one.shorten, other.shorten) == (True, False)
+        config = ObjectiveConfig(shorten_sources=False)
+        assert not build_objective(config, S, T, 200, training=True, overlap=3).shorten
+    elif kind == "span_corruption":
+        assert (one.noise_density, one.mean_span_length, other.overlap, other.front) == (0.3, 5.0, 3, [])
+    elif kind == "denoisers":
+        assert (other.overlap, other.front) == (3, [200 - 98])
+    else:
+        assert one.packed and other.packed
+
+
+def test_kinds_are_all_tested():
+    assert sorted(OBJECTIVES) == ["denoisers", "pairs", "prefix_lm", "span_corruption"]
+
+
+OVERLAP, LENGTH = 12, 32
+
+
+@pytest.mark.parametrize("kind", ["prefix_lm", "span_corruption", "denoisers"])
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, OVERLAP), st.integers(1, LENGTH - OVERLAP), st.integers(0, 99))
+def test_scoring_makes_every_fresh_id_a_target_once(kind, context, fresh, seed):
+    """Whatever an objective is trained on, its validation loss is a sum over the same ids."""
+    lengths = (OVERLAP, LENGTH - OVERLAP) if kind == "prefix_lm" else plan_denoisers(LENGTH + 10)
+    objective = build_objective(ObjectiveConfig(kind=kind), *lengths, 300, training=False, overlap=OVERLAP)
+    ids = np.random.default_rng(seed).integers(1, 190, context + fresh)
+    block = np.pad(ids, [OVERLAP - context, LENGTH - OVERLAP - fresh]).astype("int32")
+    row = {name: column.numpy() for name, column in objective(tf.constant(block), tf.constant([0, 0])).items()}
+    assert row[TARGET_IDS][row[WEIGHTS] == 1].tolist() == ids[context:].tolist()
+    assert [id for id in row[SOURCE_IDS].tolist() if 0 < id < 190][:context] == ids[:context].tolist()
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        (
+            {"kind": "causal_lm"},
+            r"kind expected one of \['denoisers', 'pairs', 'prefix_lm', 'span_corruption'\]. Received: 'causal_lm'",
+        ),
+        ({"kind": ["pairs"]}, r"kind expected one of .* Received: \['pairs'\]"),
+        ({"noise_density": 1.0}, r"noise_density expected a number in \(0, 1\). Received: 1.0"),
+        ({"noise_density": "some"}, "noise_density expected a number"),
+        ({"mean_span_length": 0.5}, r"mean_span_length expected a finite number of at least 1. Received: 0.5"),
+        ({"mean_span_length": float("inf")}, r"mean_span_length expected a finite number of at least 1. Received: inf"),
+        ({"shorten_sources": 1}, r"shorten_sources expected True or False. Received: 1"),
+        ({"packed": "yes"}, r"packed expected True or False. Received: 'yes'"),
+    ],
+    ids=lambda value: "-".join(map(str, value.items())) if isinstance(value, dict) else "",
+)
+def test_wrong_settings_are_named(setting, text):
+    with pytest.raises(ValueError, match="^objective." + text):
+        ObjectiveConfig(**setting)

@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, UserError
+from tf_llm.contracts import (
+    DECODER_IDS,
+    DECODER_POSITIONS,
+    DECODER_SEGMENTS,
+    SOURCE_IDS,
+    SOURCE_POSITIONS,
+    SOURCE_SEGMENTS,
+    UserError,
+)
 from tf_llm.data import pipeline
-from tf_llm.data.objectives import PrefixLM
+from tf_llm.data.objectives import ObjectiveConfig, PrefixLM, build_objective
+from tf_llm.data.pairs import Pairs
 from tf_llm.data.pipeline import make_evaluation_batches, make_training_batches, read_blocks, shuffle_position
 from tf_llm.data.shards import ShardConfig, ShardWriter, load_shards, write_manifest
 
@@ -151,6 +160,34 @@ def test_evaluation_counts_every_target_once(shards, split, batch_size):
     assert targets[: len(blocks)].tolist() == blocks[:, S:].tolist()
     assert len(targets) == math.ceil(len(blocks) / batch_size) * batch_size
     assert not weights[len(blocks) :].any() and not sources[len(blocks) :].any()
+
+
+@pytest.mark.parametrize("kind", ["span_corruption", "denoisers"])
+def test_denoising_is_scored_on_the_same_targets(shards, kind):
+    """One split, three objectives: bits per byte divide the sums over the same ids."""
+    objective = build_objective(ObjectiveConfig(kind=kind), S + 3, T + 1, 1000, training=False, overlap=S)
+    _, _, targets, weights = (
+        np.concatenate(columns)
+        for columns in zip(*take(make_evaluation_batches(shards, objective, B), None), strict=True)
+    )
+    expected = read_blocks(shards, "validation")[:, S:]
+    assert weights.sum() == shards.validation.tokens
+    assert targets[weights == 1].tolist() == expected[expected != 0].tolist()
+
+
+def test_columns_of_packed_rows_are_features(shards):
+    packed = Pairs(S, T, packed=True)
+    batches = make_training_batches(shards, packed, B, seed=1), make_evaluation_batches(shards, packed, B)
+    for features, targets, weights in (dataset.element_spec for dataset in batches):
+        assert features == {
+            name: tf.TensorSpec([B, length], tf.int32)
+            for names, length in (
+                ((SOURCE_IDS, SOURCE_SEGMENTS, SOURCE_POSITIONS), S),
+                ((DECODER_IDS, DECODER_SEGMENTS, DECODER_POSITIONS), T),
+            )
+            for name in names
+        }
+        assert (targets, weights) == (tf.TensorSpec([B, T], tf.int32), tf.TensorSpec([B, T], tf.float32))
 
 
 def test_evaluation_of_a_part_takes_every_nth_block(shards):

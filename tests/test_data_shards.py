@@ -5,10 +5,12 @@ import errno
 import json
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_llm.contracts import END_ID, PAD_ID, UserError
@@ -48,7 +50,7 @@ def test_docstring_examples():
     assert result.attempted == 2 and result.failed == 0
 
 
-lengths = st.integers(2, 12).flatmap(lambda length: st.tuples(st.just(length), st.integers(1, length - 1)))
+lengths = st.integers(2, 12).flatmap(lambda length: st.tuples(st.just(length), st.integers(0, length - 1)))
 
 
 @given(st.lists(st.integers(2, 99), max_size=60), lengths)
@@ -58,7 +60,7 @@ def test_every_id_stands_behind_the_overlap_once_and_its_context_before_it(ids, 
     targets = blocks[:, overlap:].ravel().tolist()
     assert targets[: len(ids) + 1] == [*ids, END_ID]
     assert set(targets[len(ids) + 1 :]) <= {PAD_ID} and len(targets) - len(ids) - 1 < length - overlap
-    before = [PAD_ID] * (overlap - 1) + [END_ID, *targets]
+    before = ([PAD_ID] * (overlap - 1) + [END_ID])[:overlap] + targets
     for number, context in enumerate(blocks[:, :overlap].tolist()):
         begin = number * (length - overlap)
         assert context == before[begin : begin + overlap]
@@ -80,6 +82,35 @@ def test_round_trip(tmp_path):
     found.verify()
     with pytest.raises(ValueError, match=r"split is expected to be one of \['train', 'validation'\]. Received: 'test'"):
         found.split("test")
+
+
+def read_files(found, split):
+    """Blocks of a split in the order that the manifest has its files."""
+    parts = [np.fromfile(found.folder / entry["name"], "<u2") for entry in found.split(split).files]
+    return np.concatenate(parts).reshape(-1, found.config.block_length)
+
+
+@settings(deadline=None, max_examples=50)  # each writes files
+@given(st.lists(st.lists(st.integers(2, 99), max_size=30), min_size=2, max_size=12), lengths, st.integers(1, 5))
+def test_joined_windows_are_the_stream_of_pages(pages, lengths, blocks_per_shard):
+    """In the training split alone, whatever the lengths of pages, windows and files."""
+    length, overlap = lengths
+    config = ShardConfig(block_length=length, overlap=overlap, blocks_per_shard=blocks_per_shard, joined=True)
+    with tempfile.TemporaryDirectory() as folder:
+        found = load_shards(write_folder(Path(folder), config, pages=[*pages[:2], [5, 6, 7], *pages[2:]]))
+        train, validation = (read_files(found, split) for split in ("train", "validation"))
+    stream = [id for page in pages for id in [*page, END_ID]]
+    joined = train.ravel().tolist()
+    assert joined[: len(stream)] == stream and set(joined[len(stream) :]) <= {PAD_ID}
+    assert len(train) == -(-len(stream) // length) == found.train.blocks
+    assert (found.train.tokens, found.train.pages) == (len(stream), len(pages))
+    assert validation.tolist() == cut_blocks([5, 6, 7], config).tolist() and found.validation.tokens == 4
+
+
+def test_joined_is_off_unless_told_and_old_manifests_say_so(tmp_path):
+    assert not ShardConfig().joined
+    change_manifest(write_folder(tmp_path), lambda manifest: manifest["config"].pop("joined"))
+    assert load_shards(tmp_path).config == CONFIG
 
 
 @pytest.mark.parametrize("blocks_per_shard", [1, 2, 3, 7, 1000])
@@ -248,15 +279,15 @@ def test_split_is_a_function_of_the_address():
 
 
 @pytest.mark.parametrize(
-    ("settings", "text"),
+    ("setting", "text"),
     [
-        ({"overlap": 0}, r"overlap is expected in \[1, block_length\). Received: overlap=0, block_length=128"),
+        ({"overlap": -1}, r"overlap is expected in \[0, block_length\). Received: overlap=-1, block_length=128"),
         ({"overlap": 8, "block_length": 8}, "Received: overlap=8, block_length=8"),
         ({"blocks_per_shard": 0}, "blocks_per_shard is expected to be at least 1. Received: 0"),
         ({"validation_fraction": 0.0}, r"validation_fraction is expected in \(0, 1\). Received: 0.0"),
         ({"validation_fraction": 1.0}, r"validation_fraction is expected in \(0, 1\). Received: 1.0"),
     ],
 )
-def test_wrong_settings_are_named(settings, text):
+def test_wrong_settings_are_named(setting, text):
     with pytest.raises(ValueError, match=text):
-        ShardConfig(**settings)
+        ShardConfig(**setting)

@@ -1,11 +1,47 @@
 """What the encoder reads and what the decoder must say, made from one stored block in pure TensorFlow ops.
 
-Glossary: L block length, S source length, T target length (L = S + T).
+An objective is called with a block and a seed and returns a row of a batch (`contracts.Objective`). `OBJECTIVES` names
+the ones there are; whoever adds one adds a builder to it.
+
+Glossary: L block length, S source length, T target length, V vocabulary size.
 """
+
+import dataclasses
+import math
 
 import tensorflow as tf
 
-from tf_llm.contracts import DECODER_IDS, PAD_ID, SOURCE_IDS, START_ID, TARGET_IDS, WEIGHTS
+from tf_llm.contracts import PAD_ID
+from tf_llm.data.denoising import SENTINELS, Continuation, Denoisers, SpanCorruption
+from tf_llm.data.pairs import Pairs
+from tf_llm.data.rows import build_row
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What a model learns from a block of ids."""
+
+    kind: str = "prefix_lm"  # a key of OBJECTIVES
+    shorten_sources: bool = True  # prefix_lm: train on sources of every length from one token up, as prompts have
+    noise_density: float = 0.15  # span_corruption: fraction of the ids that is masked
+    mean_span_length: float = 3.0  # span_corruption: masked ids in a row, on average
+    packed: bool = False  # pairs: whether a row may hold several
+
+    def __post_init__(self):
+        self._check("kind", f"one of {sorted(OBJECTIVES)}", lambda value: value in OBJECTIVES)
+        self._check("noise_density", "a number in (0, 1)", lambda value: 0 < value < 1)
+        self._check("mean_span_length", "a finite number of at least 1", lambda value: 1 <= value < math.inf)
+        for name in ("shorten_sources", "packed"):
+            self._check(name, "True or False", lambda value: isinstance(value, bool))
+
+    def _check(self, name, expected, holds):
+        value = getattr(self, name)
+        try:
+            held = holds(value)
+        except TypeError:  # a word where a number is expected, an unhashable value where a name is
+            held = False
+        if not held:
+            raise ValueError(f"objective.{name} expected {expected}. Received: {value!r}")
 
 
 class PrefixLM:
@@ -42,9 +78,61 @@ class PrefixLM:
             kept = tf.random.stateless_uniform([], seed, minval=1, maxval=tf.maximum(held, 1) + 1, dtype=tf.int32)
         source = tf.roll(source, kept - self.source_length, axis=0)  # the last `kept` ids come to the front
         source = tf.where(tf.range(self.source_length) < kept, source, PAD_ID)
-        return {
-            SOURCE_IDS: source,  # [S]
-            DECODER_IDS: tf.concat([[START_ID], target[:-1]], axis=0),  # [T]
-            TARGET_IDS: target,  # [T]
-            WEIGHTS: tf.cast(target != PAD_ID, tf.float32),  # [T]
-        }
+        return build_row(source, target)
+
+
+def _build_prefix_lm(config, source_length, target_length, vocabulary_size, training, overlap):
+    return PrefixLM(source_length, target_length, shorten=training and config.shorten_sources)
+
+
+def _build_span_corruption(config, source_length, target_length, vocabulary_size, training, overlap):
+    if training:
+        settings = config.noise_density, config.mean_span_length
+        return SpanCorruption(source_length, target_length, vocabulary_size, *settings)
+    return Continuation(source_length, target_length, vocabulary_size, overlap)
+
+
+def _build_denoisers(config, source_length, target_length, vocabulary_size, training, overlap):
+    if training:
+        return Denoisers(source_length, target_length, vocabulary_size)
+    return Continuation(source_length, target_length, vocabulary_size, overlap, mode="S")
+
+
+def _build_pairs(config, source_length, target_length, vocabulary_size, training, overlap):
+    return Pairs(source_length, target_length, config.packed)
+
+
+OBJECTIVES = {
+    "prefix_lm": _build_prefix_lm,  # the article: continue a text
+    "span_corruption": _build_span_corruption,  # T5
+    "denoisers": _build_denoisers,  # UL2
+    "pairs": _build_pairs,  # a source text and its target, as `write_pairs` stores them
+}
+
+
+def build_objective(config, source_length, target_length, vocabulary_size, *, training, overlap):
+    """The objective to train with, or the one that scores the validation split: it draws nothing.
+
+    Every objective of the second kind makes a target, once, of each id that stands behind the overlap of a block (of
+    pairs: of each id of a target text), so that bits per byte can be stated of every kind.
+
+    Args:
+        config: an `ObjectiveConfig`.
+        source_length, target_length, vocabulary_size: S, T and V of the model.
+        training: which of the two.
+        overlap: of the blocks, as `shards.config.overlap` has it.
+
+    >>> config = ObjectiveConfig(kind="span_corruption")
+    >>> [type(build_objective(config, 64, 64, 1000, training=t, overlap=32)).__name__ for t in (True, False)]
+    ['SpanCorruption', 'Continuation']
+    """
+    return OBJECTIVES[config.kind](config, source_length, target_length, vocabulary_size, training, overlap)
+
+
+def sentinels_needed(config):
+    """How many ids at the end of the vocabulary an objective has to itself.
+
+    >>> sentinels_needed(ObjectiveConfig()), sentinels_needed(ObjectiveConfig(kind="denoisers"))
+    (0, 100)
+    """
+    return SENTINELS if config.kind in ("span_corruption", "denoisers") else 0

@@ -14,7 +14,7 @@ Glossary: B batch, L block length, S source length, T target length.
 import numpy as np
 import tensorflow as tf
 
-from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, TARGET_IDS, WEIGHTS, UserError
+from tf_llm.contracts import TARGET_IDS, WEIGHTS, UserError
 from tf_llm.data.shards import id_dtype
 
 MAX_BYTES = 2**31 - 2**20  # a graph with a larger constant cannot be written down: protocol buffers end at 2 GiB
@@ -50,7 +50,8 @@ def make_training_batches(shards, objective, batch_size, seed, first_batch=0):
         first_batch: where to begin; a run that was interrupted after n batches passes n.
 
     Returns:
-        Elements ({source_ids [B, S], decoder_ids [B, T]}, target_ids [B, T], weights [B, T]), static shapes.
+        Elements ({source_ids [B, S], decoder_ids [B, T]}, target_ids [B, T], weights [B, T]), static shapes; packed
+        rows have their segments and positions among the features, too.
 
     Raises:
         UserError: the split has fewer blocks than one batch, or is too large for this pipeline.
@@ -106,7 +107,7 @@ def make_evaluation_batches(shards, objective, batch_size, split="validation", m
     """The blocks of a split once, in the order they were written, in batches of one shape.
 
     The last batch is filled up with rows of padding, which have no weight. So every target of the split counts once, as
-    long as the objective's targets are what stands behind the overlap.
+    long as the objective's targets are what stands behind the overlap: `build_objective(…, training=False)` makes such.
 
     Args:
         shards: a `Shards`.
@@ -139,5 +140,7 @@ def make_evaluation_batches(shards, objective, batch_size, split="validation", m
 
 
 def as_features(row):
-    """An objective's row as Keras takes it: (features, labels, sample weights)."""
-    return {SOURCE_IDS: row[SOURCE_IDS], DECODER_IDS: row[DECODER_IDS]}, row[TARGET_IDS], row[WEIGHTS]
+    """An objective's row as Keras takes it: (features, labels, sample weights). What is neither of the last two is a
+    feature: the ids that encoder and decoder read and, of packed rows, their segments and positions."""
+    features = {name: column for name, column in row.items() if name not in (TARGET_IDS, WEIGHTS)}
+    return features, row[TARGET_IDS], row[WEIGHTS]

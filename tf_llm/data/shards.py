@@ -8,6 +8,10 @@ over all blocks scores every word once.
 
     ids 5 6 7 8 9, block_length 5, overlap 2   ->   [0 1 | 5 6 7] [6 7 | 8 9 1]
 
+An objective that masks words wants full windows more than it wants their beginnings. With `joined`, the pages of the
+training split become one stream, each still ended by END_ID, and that is cut into windows that share nothing; only the
+last one of all is filled up. The validation split stays as it is, since every word of it is to be scored in its page.
+
 Folder layout: `train-00000.ids`, …, `validation-00000.ids`, …, `tokenizer.json`, and `manifest.json`, written last:
 a folder without it is unfinished and is refused.
 """
@@ -34,14 +38,15 @@ class ShardConfig:
     """How token ids lie on disk."""
 
     block_length: int = 128  # ids in a block, context included
-    overlap: int = 64  # ids at the head of a block that repeat the tail of the one before
+    overlap: int = 64  # ids at the head of a block that repeat the tail of the one before; 0 for pairs of texts
+    joined: bool = False  # training windows run on over the ends of pages and are always full, as T5's
     blocks_per_shard: int = 8192  # a matter of taste: batches do not depend on it
     validation_fraction: float = 0.02  # of pages, chosen by the hash of their address
 
     def __post_init__(self):
-        if not 1 <= self.overlap < self.block_length:
+        if not 0 <= self.overlap < self.block_length:
             raise ValueError(
-                f"overlap is expected in [1, block_length). Received: overlap={self.overlap}, "
+                f"overlap is expected in [0, block_length). Received: overlap={self.overlap}, "
                 f"block_length={self.block_length}"
             )
         if self.blocks_per_shard < 1:
@@ -57,7 +62,7 @@ class Split:
     files: tuple[dict, ...] = ()  # {"name", "blocks", "sha256"} each
     pages: int = 0
     blocks: int = 0
-    tokens: int = 0  # targets: kept words, and one END_ID a page
+    tokens: int = 0  # targets: kept words, and one END_ID a page (or pair)
     text_bytes: int = 0  # UTF-8 bytes of the extracted text of these pages
     residual_nats: float = 0.0  # what it costs to write down all that the recipe threw away of them
 
@@ -79,7 +84,8 @@ def cut_blocks(ids, config):
     """
     stride = config.block_length - config.overlap
     padding = -(len(ids) + 1) % stride
-    stream = [PAD_ID] * (config.overlap - 1) + [END_ID, *ids, END_ID] + [PAD_ID] * padding
+    before = [PAD_ID] * (config.overlap - 1) + [END_ID] * (config.overlap > 0)
+    stream = [*before, *ids, END_ID] + [PAD_ID] * padding
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(stream, "int32"), config.block_length)
     return windows[::stride]
 
@@ -99,6 +105,8 @@ class ShardWriter:
         self.vocabulary_size, self.dtype = vocabulary_size, id_dtype(vocabulary_size)
         self.total = Split()
         self._buffer, self._buffered = [], 0
+        self._is_joined = config.joined and split == "train"
+        self._rest = np.zeros(0, "int32")  # of the stream of joined pages, too short for a window
 
     def add(self, ids, text_bytes=0, residual_nats=0.0):
         """Adds one page: its ids, the UTF-8 bytes of its text, and the cost of what the ids leave out of it.
@@ -110,14 +118,18 @@ class ShardWriter:
             raise ValueError(
                 f"ids are expected in [{PAD_ID + 1}, {self.vocabulary_size}). Received: {lowest} to {highest}"
             )
-        blocks = cut_blocks(ids, self.config)
+        blocks = self._join(ids) if self._is_joined else cut_blocks(ids, self.config)
+        self.add_blocks(blocks, 1, len(ids) + 1, text_bytes, residual_nats)
+
+    def add_blocks(self, blocks, pages, tokens, text_bytes=0, residual_nats=0.0):
+        """Adds blocks that are cut already, int [n, block_length], and what they add to the `Split`."""
         self._buffer.append(blocks.astype(self.dtype))
         self._buffered += len(blocks)
         self.total = dataclasses.replace(
             self.total,
-            pages=self.total.pages + 1,
+            pages=self.total.pages + pages,
             blocks=self.total.blocks + len(blocks),
-            tokens=self.total.tokens + len(ids) + 1,
+            tokens=self.total.tokens + tokens,
             text_bytes=self.total.text_bytes + text_bytes,
             residual_nats=self.total.residual_nats + residual_nats,
         )
@@ -126,9 +138,21 @@ class ShardWriter:
 
     def close(self):
         """Writes what is left, and returns the `Split`."""
+        if len(self._rest):
+            last = np.pad(self._rest, [0, self.config.block_length - len(self._rest)])
+            self.add_blocks(last[np.newaxis], pages=0, tokens=0)
+            self._rest = self._rest[:0]
         if self._buffered:
             self._flush(self._buffered)
         return self.total
+
+    def _join(self, ids):
+        """The windows that a page fills, [n, block_length], when it follows the pages before it."""
+        length = self.config.block_length
+        stream = np.concatenate([self._rest, np.asarray([*ids, END_ID], "int32")])
+        end = len(stream) // length * length
+        self._rest = stream[end:]
+        return stream[:end].reshape(-1, length)  # [n, L]
 
     def _flush(self, count):
         blocks = np.concatenate(self._buffer)
