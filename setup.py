@@ -13,6 +13,7 @@ REQUIREMENTS = [
     "nltk>=3.10.1,<3.11",
     "numpy>=1.26",
     "resiliparse>=1.0.2,<3",
+    "sentencepiece>=0.2,<0.3",
     "tensorflow>=2.18,<2.22",
     # Its ops are compiled against one minor version of TensorFlow; there is no wheel for Windows.
     "tensorflow-text>=2.18,<2.22; platform_system != 'Windows'",

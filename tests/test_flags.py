@@ -9,7 +9,7 @@ from archives import write_warc
 import tf_llm.flags
 from tf_llm.config import STAGES, flatten
 from tf_llm.contracts import UserError
-from tf_llm.crawl import CommonCrawl, SelfCrawl, Warc
+from tf_llm.crawl import CommonCrawl, JsonLines, SelfCrawl, Warc
 from tf_llm.recipes import RECIPES
 
 
@@ -89,6 +89,17 @@ def test_sources(tmp_path, monkeypatch, caplog):
     assert isinstance(source, CommonCrawl) and (source.files, source.megabytes) == (2, None)
     parse("--source=self_crawl", f"--warc={archive}")
     with pytest.raises(UserError, match=r"expected --warc with --source=warc alone\. Received: --source=self_crawl"):
+        tf_llm.flags.build_source()
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "Tea."}')
+    for arguments in ([], ["--source=json_lines"]):
+        parse(f"--json_lines={texts}", *arguments)
+        assert isinstance(tf_llm.flags.build_source(), JsonLines)
+    parse(f"--json_lines={texts}", f"--warc={archive}")
+    with pytest.raises(UserError, match=r"expected --warc with --source=warc alone\. Received: --source=json_lines"):
+        tf_llm.flags.build_source()
+    parse("--source=json_lines")
+    with pytest.raises(UserError, match="Received: no path"):
         tf_llm.flags.build_source()
     parse("--source=warc")
     with pytest.raises(UserError, match="Received: no path"):

@@ -5,6 +5,7 @@ import errno
 import json
 import subprocess
 import sys
+import types
 from collections import Counter
 
 import numpy as np
@@ -20,6 +21,7 @@ from tf_llm.prepare import local
 from tf_llm.prepare.worker import WorkerConfig
 from tf_llm.text.html import strip_html
 from tf_llm.text.residual import UnigramCoder
+from tf_llm.text.sentence_pieces import build_sentence_piece_tokenizer
 from tf_llm.text.tokenizers import load_tokenizer
 from tf_llm.text.words import find_words, load_stop_words
 
@@ -106,6 +108,62 @@ def test_characters(archive, tmp_path):
     text = tokenizer.decode(first.tolist())
     assert text.startswith("Page ") and len(text) == 64
     assert shards.validation.residual_nats < 20 * shards.validation.pages  # nearly every character has an id
+
+
+@pytest.fixture(scope="module")
+def pieces(archive, tmp_path_factory):
+    """The shards of the archive for each algorithm that finds pieces, with five sentinels."""
+    words = dataclasses.replace(make_run().words, vocabulary_size=400)
+    runs = [with_sentinels(make_run(tokens=tokens, words=words), 5) for tokens in ("unigram", "bpe")]
+    return {run.tokens: local.prepare(Warc(archive), run, tmp_path_factory.mktemp("pieces") / "data") for run in runs}
+
+
+def with_sentinels(run, count):
+    return types.SimpleNamespace(**vars(run), sentinels=count)
+
+
+@pytest.mark.parametrize("tokens", ["unigram", "bpe"])
+def test_pieces_hold_the_whole_text(archive, pieces, tokens):
+    shards = pieces[tokens]
+    tokenizer = load_tokenizer(shards.folder / "tokenizer.json")
+    assert 300 < len(tokenizer.vocabulary) <= 400 and tokenizer.num_sentinels == 5
+    assert shards.vocabulary_size == tokenizer.vocabulary_size == len(tokenizer.vocabulary) + 3 + 5
+    texts = {"train": [], "validation": []}
+    for page in Warc(archive):
+        texts[split_of(page.url, 0.2)].append(strip_html(page).text)
+    for split in ("train", "validation"):
+        stored = read_blocks(shards, split)[:, make_run().shards.overlap :].ravel()
+        rows = np.split(stored[stored != 0], np.flatnonzero(stored[stored != 0] == 1) + 1)[:-1]
+        assert [tokenizer.decode(row.tolist()) for row in rows] == texts[split]
+    again = build_sentence_piece_tokenizer(texts["train"], 400, tokens, num_sentinels=5)
+    assert again.model == tokenizer.model  # the validation split had no say
+    assert shards.validation.residual_nats == 0
+    steps = shards.about["steps"]
+    assert steps["kinds of pieces kept"] == len(tokenizer.vocabulary)
+    assert not [name for name in steps if "words" in name] and shards.about["stop_words"] == "no stop words"
+
+
+def test_sentinels_belong_to_the_settings(archive, pieces, tmp_path):
+    words = dataclasses.replace(make_run().words, vocabulary_size=400)
+    run = make_run(tokens="bpe", words=words)
+    with pytest.raises(UserError, match=r"Received: sentinels 5, where this run has 7\. Choose another"):
+        local.prepare(Warc(archive), with_sentinels(run, 7), pieces["bpe"].folder)
+    for tokens in ("words", "characters"):
+        shards = local.prepare(Warc(archive), with_sentinels(make_run(tokens=tokens), 7), tmp_path / tokens)
+        tokenizer = load_tokenizer(shards.folder / "tokenizer.json")
+        assert shards.vocabulary_size == len(tokenizer.vocabulary) + 3 + 7
+        assert (
+            max(read_blocks(shards, "train").max(), read_blocks(shards, "validation").max())
+            < shards.vocabulary_size - 7
+        )
+
+
+def test_a_vocabulary_too_small_for_pieces_is_refused_before_a_page_is_read(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "read_documents", None)
+    words = dataclasses.replace(make_run().words, vocabulary_size=200)
+    with pytest.raises(UserError, match=r"words\.vocabulary_size of at least 260 for pieces"):
+        local.prepare(Warc(archive), make_run(tokens="unigram", words=words), tmp_path / "data")
+    assert not list(tmp_path.iterdir())
 
 
 def test_shards_are_used_again_or_refused(archive, tmp_path):

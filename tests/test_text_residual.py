@@ -15,6 +15,7 @@ from tf_llm.crawl.warc import Warc
 from tf_llm.text import residual
 from tf_llm.text.html import strip_html
 from tf_llm.text.residual import UnigramCoder
+from tf_llm.text.sentence_pieces import SentencePieceTokenizer, build_sentence_piece_tokenizer
 from tf_llm.text.tokenizers import CharTokenizer, WordTokenizer, build_word_tokenizer
 from tf_llm.text.words import WordsConfig, find_words
 
@@ -112,6 +113,16 @@ def test_nats_are_the_sum_over_the_symbols():
     one_by_one = sum(coder.log_probability(s, symbol) for s, list_ in coder.residual(text).items() for symbol in list_)
     assert coder.nats(text) == pytest.approx(-one_by_one)
     assert coder.nats(text) == pytest.approx(sum(coder.price(coder.count(text)).values()))
+
+
+def test_pieces_leave_nothing_out():
+    tokenizer = build_sentence_piece_tokenizer(TRAINING, 400)
+    coder = _coder(tokenizer)
+    text = "The  Kettle\n\tis ẞ\u2581 gone."
+    assert (coder.residual(text), coder.nats(text)) == ({}, 0)
+    assert coder.restore(tokenizer.encode(text), {}) == text
+    with pytest.raises(ValueError, match=r"expected to be .* lossless\. Received: pieces of a model from elsewhere"):
+        UnigramCoder(SentencePieceTokenizer.from_model(tokenizer.model))
 
 
 def test_what_was_seen_often_is_cheap():

@@ -46,7 +46,7 @@ def test_docstring_examples():
 
 
 def test_importing_text_leaves_tensorflow_alone():
-    modules = "html, words, tokenizers, residual"
+    modules = "html, words, tokenizers, sentence_pieces, builders, residual"
     code = f"import sys; from tf_llm.text import {modules}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -80,6 +80,36 @@ def test_special_ids_say_nothing(tokenizer):
     assert tokenizer.decode([]) == tokenizer.decode([PAD_ID]) == ""
     rows = tokenizer.graph_decode(tf.constant([ids, [PAD_ID] * 6])).numpy()
     assert [row.decode() for row in rows] == [tokenizer.decode(ids), ""]
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda count: WordTokenizer(["a", "."], EVERYTHING, num_sentinels=count), "a. <extra_id_0> a <extra_id_1>."),
+        (lambda count: CharTokenizer(["a", "."], num_sentinels=count), "a.<extra_id_0>a<extra_id_1>."),
+    ],
+    ids=["words", "characters"],
+)
+def test_sentinels_are_the_last_ids_and_never_come_from_text(tmp_path, build, text):
+    tokenizer, plain = build(2), build(0)
+    assert (tokenizer.vocabulary_size, tokenizer.num_sentinels) == (plain.vocabulary_size + 2, 2)
+    ids = [3, 4, tokenizer.vocabulary_size - 1, 3, tokenizer.vocabulary_size - 2, 4, PAD_ID]
+    assert tokenizer.decode(ids) == text == tokenizer.graph_decode(tf.constant([ids])).numpy()[0].decode()
+    assert tokenizer.encode(text) == plain.encode(text) == _graph_ids(tokenizer, [text])[0]
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    for other in (tokenizers.load_tokenizer(str(tmp_path / "tokenizer.json")), pickle.loads(pickle.dumps(tokenizer))):
+        assert other.num_sentinels == 2 and other.decode(ids) == text
+    with pytest.raises(ValueError, match=r"num_sentinels expected a whole number of at least 0\. Received: -1"):
+        build(-1)
+
+
+def test_files_from_before_there_were_sentinels_have_none(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    _tokenizer().save(str(path))
+    saved = json.loads(path.read_text())
+    assert saved.pop("num_sentinels") == 0
+    path.write_text(json.dumps(saved))
+    assert tokenizers.load_tokenizer(str(path)).num_sentinels == 0
 
 
 @pytest.mark.parametrize("text", ["", " \n\t", TEXT, "👩‍👩‍👧 e\u0301 \u200f", "\x00\x1f\u2028\u00a0"])
@@ -213,6 +243,7 @@ def test_saved_and_loaded_and_pickled(tmp_path, tokenizer):
         (lambda saved: json.dumps(saved | {"vocabulary": 5}), "damaged or of another kind"),
         (lambda saved: json.dumps(saved | {"config": {"tempo": 1}}), "damaged or of another kind"),
         (lambda saved: json.dumps(saved | {"stop_words": 5}), "damaged or of another kind"),
+        (lambda saved: json.dumps(saved | {"num_sentinels": "2"}), "num_sentinels expected a whole number"),
         (lambda saved: json.dumps(saved | {"pattern": r"\w+"}), "expected the word pattern of this version"),
     ],
 )

@@ -20,7 +20,7 @@ from tf_llm.text.html import HtmlConfig
 from tf_llm.text.words import WordsConfig
 from tf_llm.training.optimizers import TrainingConfig
 
-TOKENS = ("words", "characters")
+TOKENS = ("words", "characters", "unigram", "bpe")
 STAGES = {
     "html": HtmlConfig,
     "words": WordsConfig,

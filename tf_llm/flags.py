@@ -15,7 +15,7 @@ from absl import logging as absl_logging
 
 from tf_llm.config import STAGES, TOKENS
 from tf_llm.contracts import UserError
-from tf_llm.crawl import CommonCrawl, SelfCrawl, Warc
+from tf_llm.crawl import CommonCrawl, JsonLines, SelfCrawl, Warc
 from tf_llm.crawl.common_crawl import INDEX_ADDRESS
 from tf_llm.crawl.download import answers
 from tf_llm.recipes import RECIPES
@@ -29,7 +29,8 @@ DEFINE = {
     "bool": flags.DEFINE_bool,
     "str": flags.DEFINE_string,
 }
-SOURCES = ("auto", "common_crawl", "self_crawl", "warc")
+FILE_SOURCES = {"json_lines": JsonLines, "warc": Warc}  # each reads the files that the flag of its name lists
+SOURCES = ("auto", "common_crawl", "self_crawl", *FILE_SOURCES)
 
 
 def define_flags():
@@ -43,6 +44,7 @@ def define_flags():
             DEFINE[kind](f"{stage}.{field.name}", None, f"{comments.get(field.name, '')} [{field.default}]")
     flags.DEFINE_enum("source", "auto", SOURCES, "Pages; auto is Common Crawl, or self_crawl where that is silent.")
     flags.DEFINE_multi_string("warc", [], "WARC or WET files for --source=warc, a path or a pattern.")
+    flags.DEFINE_multi_string("json_lines", [], "JSON Lines files for --source=json_lines, a path or a pattern.")
     flags.DEFINE_string("crawl", None, "Common Crawl: which one, such as CC-MAIN-2026-39; by default the newest.")
     flags.DEFINE_integer("files", 1, "Common Crawl: how many of its files.", lower_bound=1)
     flags.DEFINE_float("megabytes", 100.0, "Common Crawl: how much of each file; 0 is all of it.", lower_bound=0)
@@ -65,12 +67,17 @@ def build_run():
 def build_source():
     """The source of pages that the flags name. Raises UserError where a file is missing."""
     name = flags.FLAGS.source
-    if flags.FLAGS.warc and name not in ("auto", "warc"):
-        raise UserError(f"expected --warc with --source=warc alone. Received: --source={name}. Leave one of them out")
+    for other in FILE_SOURCES:
+        if flags.FLAGS[other].value and name == "auto":
+            name = other
+        elif flags.FLAGS[other].value and name != other:
+            raise UserError(
+                f"expected --{other} with --source={other} alone. Received: --source={name}. Leave one of them out"
+            )
+    if name in FILE_SOURCES:
+        return FILE_SOURCES[name](flags.FLAGS[name].value)
     if name == "auto":
-        name = "warc" if flags.FLAGS.warc else "common_crawl" if answers(f"{INDEX_ADDRESS}/collinfo.json") else "silent"
-    if name == "warc":
-        return Warc(flags.FLAGS.warc)
+        name = "common_crawl" if answers(f"{INDEX_ADDRESS}/collinfo.json") else "silent"
     if name == "common_crawl":
         logger.info("reading pages of Common Crawl (--source=self_crawl needs no network)")
         return CommonCrawl(flags.FLAGS.crawl, files=flags.FLAGS.files, megabytes=flags.FLAGS.megabytes or None)

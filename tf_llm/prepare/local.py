@@ -5,9 +5,11 @@
     pass 2   documents  -> token ids in shards, and the price of what the steps removed
 
 Low-frequency words can only be told once the whole corpus was counted: hence two passes, with the documents on disk
-in between. The vocabulary is counted over the pages of the training split alone, so that nothing of the validation
-split leaks into it. Everything is written beside its place and renamed at the end: a folder of shards is whole or is
-not there. This module and what it imports keep clear of TensorFlow, because every worker process imports it.
+in between. What is counted, and how the vocabulary follows, is up to the builder of the tokens (text/builders.py):
+pieces are not counted, but found in the documents between the passes. Only pages of the training split have a say in
+the vocabulary, so that nothing of the validation split leaks into it. Everything is written beside its place and
+renamed at the end: a folder of shards is whole or is not there. This module and what it imports keep clear of
+TensorFlow, because every worker process imports it.
 """
 
 from __future__ import annotations
@@ -22,25 +24,28 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nltk
 import numpy as np
 from tqdm import tqdm
 
 from tf_llm.contracts import Document, Page, Rejected, Source, UserError
 from tf_llm.data.shards import Shards, ShardWriter, load_shards, split_of, write_manifest
 from tf_llm.prepare.worker import WorkerPool
+from tf_llm.text.builders import CharBuilder, PieceBuilder, WordBuilder, make_builder
 from tf_llm.text.html import HtmlConfig, strip_html
 from tf_llm.text.residual import Counts, UnigramCoder
-from tf_llm.text.tokenizers import build_char_tokenizer, build_word_tokenizer, load_tokenizer
-from tf_llm.text.words import WordsConfig, count_rare_words, find_words, load_stop_words
+from tf_llm.text.tokenizers import load_tokenizer
+from tf_llm.text.words import count_rare_words
 
 if TYPE_CHECKING:
     from tf_llm.config import RunConfig
 
 logger = logging.getLogger(__name__)
+
+Builder = WordBuilder | CharBuilder | PieceBuilder
 
 DOCUMENTS, TOKENIZER = "documents.jsonl", "tokenizer.json"
 # The price of what was removed is learned from so much training text: it converges early, and counting takes longer
@@ -54,7 +59,7 @@ class Read:
 
     document: Document
     html_bytes: int
-    words: dict[str, int]  # kept word -> occurrences
+    counts: dict[str, int]  # kept word or character -> occurrences
     removed: dict[str, int]  # what steps 4 and 2 removed, see `words.find_words`
 
 
@@ -63,7 +68,7 @@ class Encoded:
     """What pass 2 makes of a document."""
 
     url: str
-    ids: np.ndarray  # int32 [words kept]
+    ids: np.ndarray  # int32 [tokens kept]
     text_bytes: int
     residual: Counts | None  # what the ids leave out of the text, where that is to be priced
 
@@ -77,25 +82,23 @@ class Counted:
     is_priced: bool  # whether what the ids leave out of it is to be counted, too
 
 
-def work(
-    item: Page | Counted, html: HtmlConfig, words: WordsConfig, stop_words: frozenset[str], tokens: str, path: str
-):
+def work(item: Page | Counted, html: HtmlConfig, builder: Builder, path: str):
     """What a worker does with an item of either pass. One pool serves both, since starting workers takes time."""
     if isinstance(item, Page):
-        return read_page(item, html, words, stop_words, tokens)
+        return read_page(item, html, builder)
     return encode_document(item, load_coder(path))
 
 
-def read_page(page: Page, html: HtmlConfig, words: WordsConfig, stop_words: frozenset[str], tokens: str):
+def read_page(page: Page, html: HtmlConfig, builder: Builder):
     """Pass 1 of one page: a `Read`, or a `Rejected` where the page has no text or no words."""
     document = strip_html(page, html)
     if isinstance(document, Rejected):
         return document
     removed = Counter()
-    kept = document.text if tokens == "characters" else find_words(document.text, words, stop_words, removed)
-    if not kept:
+    counts = builder.count(document.text, removed)
+    if counts is None:
         return Rejected(page.url, "no words left")
-    return Read(document, len(page.content), dict(Counter(kept)), dict(removed))
+    return Read(document, len(page.content), dict(counts), dict(removed))
 
 
 def encode_document(document: Counted, coder: UnigramCoder) -> Encoded:
@@ -118,12 +121,13 @@ def prepare(source: Source, run: RunConfig, folder: str | Path) -> Shards:
     """Turns the pages of a source into a folder of token shards, or returns the shards that are there already.
 
     Args:
-        source: pages, as from `crawl.CommonCrawl`, `crawl.SelfCrawl` or `crawl.Warc`.
-        run: its `html`, `words`, `tokens`, `shards` and `workers` say how.
+        source: pages, as from `crawl.CommonCrawl`, `crawl.SelfCrawl`, `crawl.Warc` or `crawl.JsonLines`.
+        run: its `html`, `words`, `tokens`, `shards`, `workers` and, where it has them, `sentinels` say how.
         folder: where to; made whole or not at all.
 
     Raises:
-        UserError: the folder holds something else; no page of the source has text; there is no room on the disk.
+        UserError: the folder holds something else; no page of the source has text; there is no room on the disk;
+            the vocabulary has no room for pieces.
 
     >>> shards = prepare(Warc("crawl/*.warc.gz"), tf_llm.recipes.article(), "runs/first/data")  # doctest: +SKIP
     >>> shards.train.tokens, shards.about["rejections"]                                         # doctest: +SKIP
@@ -150,9 +154,14 @@ def prepare(source: Source, run: RunConfig, folder: str | Path) -> Shards:
 
 def describe(source: Source, run: RunConfig) -> dict[str, Any]:
     """All that decides what the shards hold, as JSON knows it."""
-    settings = {"source": repr(source), "tokens": run.tokens}
+    settings = {"source": repr(source), "tokens": run.tokens, "sentinels": count_sentinels(run)}
     settings |= {name: dataclasses.asdict(getattr(run, name)) for name in ("html", "words", "shards")}
     return json.loads(json.dumps(settings))
+
+
+def count_sentinels(run: RunConfig) -> int:
+    """How many sentinels the objective of a run needs; none where it says nothing of them."""
+    return getattr(run, "sentinels", 0)
 
 
 def reuse(folder: Path, settings: dict[str, Any]) -> Shards:
@@ -172,42 +181,38 @@ def reuse(folder: Path, settings: dict[str, Any]) -> Shards:
 def write_shards(source: Source, run: RunConfig, folder: Path, settings: dict[str, Any]) -> None:
     """Both passes, and the manifest."""
     begin = time.perf_counter()
-    stop_words, origin = load_stop_words(run.words.stop_words if run.tokens == "words" else "none")
+    builder = make_builder(run.tokens, run.words, count_sentinels(run))
     path = str(folder / TOKENIZER)
-    function = functools.partial(
-        work, html=run.html, words=run.words, stop_words=stop_words, tokens=run.tokens, path=path
-    )
-    with WorkerPool(function, run.workers) as pool:
-        words, steps, rejections = read_documents(source, run, pool, folder / DOCUMENTS)
-        if run.tokens == "characters":
-            tokenizer = build_char_tokenizer(words, run.words)
-        else:
-            tokenizer = build_word_tokenizer(words, run.words, stop_words)
+    with WorkerPool(functools.partial(work, html=run.html, builder=builder, path=path), run.workers) as pool:
+        counts, steps, rejections = read_documents(source, run, builder, pool, folder / DOCUMENTS)
+        tokenizer = builder.build(counts, load_training_texts(folder / DOCUMENTS, run.shards.validation_fraction))
         tokenizer.save(path)
         middle = time.perf_counter()
         train, validation = encode_documents(run, pool, UnigramCoder(tokenizer), folder, steps, rejections)
     (folder / DOCUMENTS).unlink()
-    steps["kinds of words kept"] = len(tokenizer.vocabulary)
-    steps["kinds of words removed as rare"] = len(words) - len(tokenizer.vocabulary)
-    if run.words.rare_words == "remove" or run.tokens == "characters":
-        steps["rare words in training pages"] = count_rare_words(words, tokenizer.vocabulary)
+    steps[f"kinds of {builder.noun} kept"] = len(tokenizer.vocabulary)
+    if counts:
+        steps[f"kinds of {builder.noun} removed as rare"] = len(counts) - len(tokenizer.vocabulary)
+        steps[f"rare {builder.noun} in training pages"] = count_rare_words(counts, tokenizer.vocabulary)
     end = time.perf_counter()
     about = {
         "settings": settings,
-        "stop_words": origin,
+        "stop_words": builder.origin,
         "steps": dict(steps),
         "rejections": dict(rejections.most_common()),
-        "versions": {"python": platform.python_version(), "nltk": nltk.__version__},
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in ("nltk", "sentencepiece")},
         "seconds": {"pass 1": round(middle - begin, 2), "pass 2": round(end - middle, 2)},
     }
     write_manifest(folder, run.shards, tokenizer.vocabulary_size, train, validation, about)
     logger.info("prepared %s tokens of %s pages in %.1f s", f"{train.tokens:,}", f"{train.pages:,}", end - begin)
 
 
-def read_documents(source: Source, run: RunConfig, pool: WorkerPool, path: Path):
-    """Pass 1: writes the documents, a line of JSON each, and returns the counts of the training words, what each step
+def read_documents(source: Source, run: RunConfig, builder: Builder, pool: WorkerPool, path: Path):
+    """Pass 1: writes the documents, a line of JSON each, and returns the counts of the training pages, what each step
     removed, and the rejections by reason, the source's own included."""
-    words, steps, rejections = Counter(), Counter(), Counter()
+    counts, steps, rejections = Counter(), Counter(), Counter()
+    training_pages = 0
     with path.open("w", encoding="utf-8") as file:
         for result in show(pool.map(source), "reading pages"):
             if isinstance(result, Rejected):
@@ -218,20 +223,22 @@ def read_documents(source: Source, run: RunConfig, pool: WorkerPool, path: Path)
             steps["pages"] += 1
             steps["bytes of HTML"] += result.html_bytes
             steps["bytes of text"] += len(document.text.encode("utf-8", "surrogatepass"))
-            steps["words kept"] += sum(result.words.values())
+            if result.counts:
+                steps[f"{builder.noun} kept"] += sum(result.counts.values())
             steps.update(result.removed)
             if split_of(document.url, run.shards.validation_fraction) == "train":
-                words.update(result.words)
+                training_pages += 1
+                counts.update(result.counts)
     rejections.update(source.rejections)
     if not steps["pages"]:
         received = ", ".join(f"{count} × {reason}" for reason, count in rejections.most_common(3)) or "no page"
         raise UserError(f"expected pages with text in {source!r}. Received: {received}. Take more pages, or others")
-    if not words:
+    if not training_pages:
         raise UserError(
             f"expected training pages in {source!r}. Received: {steps['pages']} in all, every one of the validation "
             "split. Take more pages"
         )
-    return words, steps, rejections
+    return counts, steps, rejections
 
 
 def encode_documents(
@@ -276,6 +283,13 @@ def load_documents(path: Path, validation_fraction: float, priced_fraction: floa
             url, text = json.loads(line)
             in_validation = split_of(url, validation_fraction) == "validation"
             yield Counted(url, text, in_validation or split_of(f"{url} priced", priced_fraction) == "validation")
+
+
+def load_training_texts(path: Path, validation_fraction: float) -> Iterator[str]:
+    """The texts that pass 1 wrote, of the training split alone."""
+    for document in load_documents(path, validation_fraction, 0.0):
+        if split_of(document.url, validation_fraction) == "train":
+            yield document.text
 
 
 def show(results: Iterable[Any], title: str) -> Iterator[Any]:

@@ -15,9 +15,9 @@ The streams for words:
     word gaps  the white space before each word that starts with a letter or digit
     sign gaps  the white space before each other word, and after the last
 
-For characters there is "unknown" only. A symbol that the training texts did not have is announced by an escape and
-spelled out in bytes (the escape probability is method C of Moffat, "Implementing the PPM data compression scheme",
-1990, plus one, so that a stream that was never seen has one too).
+For characters there is "unknown" only, and for pieces nothing, since they leave nothing out. A symbol that the training
+texts did not have is announced by an escape and spelled out in bytes (the escape probability is method C of Moffat,
+"Implementing the PPM data compression scheme", 1990, plus one, so that a stream that was never seen has one too).
 
     >>> from tf_llm.text.tokenizers import WordTokenizer
     >>> from tf_llm.text.words import WordsConfig
@@ -42,6 +42,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from nltk import redos
 
 from tf_llm.contracts import SPECIAL_TOKENS, UNKNOWN_ID
+from tf_llm.text.sentence_pieces import SentencePieceTokenizer
 from tf_llm.text.tokenizers import DROPPED, CharTokenizer, WordTokenizer
 from tf_llm.text.words import WORD_PATTERN
 
@@ -54,9 +55,18 @@ _words_and_gaps = redos.compile(f"({WORD_PATTERN})")
 
 
 class UnigramCoder:
-    """Prices the residual of texts under one tokenizer. Begins with no counts; `update` it with training texts."""
+    """Prices the residual of texts under one tokenizer. Begins with no counts; `update` it with training texts.
 
-    def __init__(self, tokenizer: WordTokenizer | CharTokenizer):
+    Raises ValueError for a tokenizer of pieces that changes texts before it cuts them (`is_lossless`): what it changed
+    has no price here.
+    """
+
+    def __init__(self, tokenizer: WordTokenizer | CharTokenizer | SentencePieceTokenizer):
+        if isinstance(tokenizer, SentencePieceTokenizer) and not tokenizer.is_lossless:
+            raise ValueError(
+                "tokenizer expected to be of words, of characters, or lossless. Received: pieces of a model from "
+                "elsewhere, which normalises texts at no price. Train pieces with build_sentence_piece_tokenizer"
+            )
         self.tokenizer = tokenizer
         self.counts: dict[str, Counter[str]] = {}  # stream -> symbol -> how often the training texts had it
         self.totals: Counter[str] = Counter()  # stream -> symbols counted
@@ -108,6 +118,8 @@ class UnigramCoder:
 
     def residual(self, text: str) -> Residual:
         """All there is in a text beside the ids that the tokenizer keeps of it."""
+        if isinstance(self.tokenizer, SentencePieceTokenizer):
+            return {}
         known, rare_id = self.tokenizer.ids, self.tokenizer.rare_id
         if isinstance(self.tokenizer, CharTokenizer):
             return {"unknown": [character for character in text if character not in known]}
@@ -131,6 +143,8 @@ class UnigramCoder:
 
     def restore(self, ids: Sequence[int], residual: Residual) -> str:
         """The text again, from the ids that were kept and the residual: the proof that nothing goes unpaid."""
+        if isinstance(self.tokenizer, SentencePieceTokenizer):
+            return self.tokenizer.decode(ids)
         streams = {name: iter(symbols) for name, symbols in residual.items()}
         vocabulary = [*SPECIAL_TOKENS, *self.tokenizer.vocabulary]
         kept = (next(streams["unknown"]) if id == UNKNOWN_ID else vocabulary[id] for id in ids)

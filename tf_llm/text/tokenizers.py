@@ -1,8 +1,9 @@
-"""Text to token ids and back: by words (the article's steps 2 to 5) or by characters.
+"""Text to token ids and back: by words (the article's steps 2 to 5) or by characters; sentence_pieces.py has pieces.
 
 Both classes fulfil `tf_llm.contracts.Tokenizer`: the same ids from Python (`encode`, which needs no TensorFlow) and
 from a TensorFlow graph (`graph_encode`, core ops only, so that a SavedModel with it loads in any TensorFlow). Ids 0, 1
-and 2 are padding, end and unknown (contracts.py), the vocabulary follows from 3.
+and 2 are padding, end and unknown (contracts.py), the vocabulary follows from 3, and behind it sentinels, which
+`encode` never yields, whatever stands in a text.
 
 Python and graph agree on all characters up to Unicode 14, but for the small letters of 40 capitals that came with it;
 for younger characters each goes by its own tables. Bytes that are no UTF-8 cost the graph themselves and the words they
@@ -24,11 +25,13 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import nltk
 
-from tf_llm.contracts import SPECIAL_TOKENS, UNKNOWN_ID, UserError
+from tf_llm.contracts import SPECIAL_TOKENS, UNKNOWN_ID, Tokenizer, UserError
+from tf_llm.text.sentence_pieces import SentencePieceTokenizer
+from tf_llm.text.tokens import name_sentinels, write_tokenizer
 from tf_llm.text.words import WORD_PATTERN, WordsConfig, choose_vocabulary, lower_case, split_words
 
 if TYPE_CHECKING:
@@ -48,11 +51,15 @@ class WordTokenizer:
     leaves any. `build_word_tokenizer` makes one from the counts of a corpus.
     """
 
-    def __init__(self, vocabulary: Sequence[str], config: WordsConfig, stop_words: Collection[str] = ()):
+    def __init__(
+        self, vocabulary: Sequence[str], config: WordsConfig, stop_words: Collection[str] = (), num_sentinels: int = 0
+    ):
         self.vocabulary = list(vocabulary)
+        self.num_sentinels = num_sentinels
+        self.says = self.vocabulary + name_sentinels(num_sentinels)  # what `decode` writes for the ids from 3
         self.config = config
         self.stop_words = frozenset(stop_words if config.stop_words != "none" else ())
-        self.vocabulary_size = len(SPECIAL_TOKENS) + len(self.vocabulary)
+        self.vocabulary_size = len(SPECIAL_TOKENS) + len(self.says)
         self.rare_id = UNKNOWN_ID if config.rare_words == "unknown" else DROPPED
         self.ids = {word: id for id, word in enumerate(self.vocabulary, start=len(SPECIAL_TOKENS))}
         self.ids |= dict.fromkeys(sorted(self.stop_words), DROPPED)  # known, and without an id
@@ -67,7 +74,7 @@ class WordTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Words with a space between, but none before closing signs and after opening ones; special ids say nothing."""
-        text = " ".join(_look_up(self.vocabulary, ids))
+        text = " ".join(_look_up(self.says, ids))
         return re.sub(OPENING_SIGN, r"\1", re.sub(CLOSING_SIGN, r"\1", text))
 
     def graph_encode(self, texts: tf.Tensor) -> tf.RaggedTensor:
@@ -86,7 +93,7 @@ class WordTokenizer:
         """`decode` as TensorFlow ops: int32 [B, T] -> string [B]."""
         import tensorflow as tf
 
-        words = _gather_words(self.vocabulary, ids)  # RaggedTensor [B, None]
+        words = _gather_words(self.says, ids)  # RaggedTensor [B, None]
         text = tf.strings.reduce_join(words, axis=-1, separator=" ")
         return tf.strings.regex_replace(tf.strings.regex_replace(text, CLOSING_SIGN, r"\1"), OPENING_SIGN, r"\1")
 
@@ -97,9 +104,10 @@ class WordTokenizer:
 
     def save(self, path: str) -> None:
         """Writes the tokenizer as JSON; `load_tokenizer` reads it."""
-        _save(
+        write_tokenizer(
             path,
             kind="words",
+            num_sentinels=self.num_sentinels,
             pattern=WORD_PATTERN,
             nltk=nltk.__version__,
             config=dataclasses.asdict(self.config),
@@ -108,7 +116,7 @@ class WordTokenizer:
         )
 
     def __reduce__(self):  # TensorFlow's table does not travel between processes
-        return WordTokenizer, (self.vocabulary, self.config, self.stop_words)
+        return WordTokenizer, (self.vocabulary, self.config, self.stop_words, self.num_sentinels)
 
 
 class CharTokenizer:
@@ -121,9 +129,11 @@ class CharTokenizer:
     'eat tea'
     """
 
-    def __init__(self, vocabulary: Sequence[str]):
+    def __init__(self, vocabulary: Sequence[str], num_sentinels: int = 0):
         self.vocabulary = list(vocabulary)
-        self.vocabulary_size = len(SPECIAL_TOKENS) + len(self.vocabulary)
+        self.num_sentinels = num_sentinels
+        self.says = self.vocabulary + name_sentinels(num_sentinels)  # what `decode` writes for the ids from 3
+        self.vocabulary_size = len(SPECIAL_TOKENS) + len(self.says)
         self.rare_id = UNKNOWN_ID
         self.ids = {character: id for id, character in enumerate(self.vocabulary, start=len(SPECIAL_TOKENS))}
 
@@ -133,7 +143,7 @@ class CharTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The characters; special ids say nothing."""
-        return "".join(_look_up(self.vocabulary, ids))
+        return "".join(_look_up(self.says, ids))
 
     def graph_encode(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """`encode` as TensorFlow ops: string [B] -> int32 [B, None]. See `graph_table` for export."""
@@ -145,7 +155,7 @@ class CharTokenizer:
         """`decode` as TensorFlow ops: int32 [B, T] -> string [B]."""
         import tensorflow as tf
 
-        return tf.strings.reduce_join(_gather_words(self.vocabulary, ids), axis=-1)
+        return tf.strings.reduce_join(_gather_words(self.says, ids), axis=-1)
 
     @functools.cached_property
     def graph_table(self) -> tf.lookup.StaticHashTable:
@@ -154,36 +164,42 @@ class CharTokenizer:
 
     def save(self, path: str) -> None:
         """Writes the tokenizer as JSON; `load_tokenizer` reads it."""
-        _save(path, kind="characters", vocabulary=self.vocabulary)
+        write_tokenizer(path, kind="characters", num_sentinels=self.num_sentinels, vocabulary=self.vocabulary)
 
     def __reduce__(self):  # TensorFlow's table does not travel between processes
-        return CharTokenizer, (self.vocabulary,)
+        return CharTokenizer, (self.vocabulary, self.num_sentinels)
 
 
-def build_word_tokenizer(counts: Counter[str], config: WordsConfig, stop_words: Collection[str] = ()) -> WordTokenizer:
+def build_word_tokenizer(
+    counts: Counter[str], config: WordsConfig, stop_words: Collection[str] = (), num_sentinels: int = 0
+) -> WordTokenizer:
     """The tokenizer of a corpus whose words, after steps 4, 5 and 2, were counted (`words.find_words`)."""
-    return WordTokenizer(choose_vocabulary(counts, config), config, stop_words)
+    return WordTokenizer(choose_vocabulary(counts, config), config, stop_words, num_sentinels)
 
 
-def build_char_tokenizer(counts: Counter[str], config: WordsConfig) -> CharTokenizer:
+def build_char_tokenizer(counts: Counter[str], config: WordsConfig, num_sentinels: int = 0) -> CharTokenizer:
     """The tokenizer of a corpus whose characters were counted; step 3 alone applies to characters."""
-    return CharTokenizer(choose_vocabulary(counts, config))
+    return CharTokenizer(choose_vocabulary(counts, config), num_sentinels)
 
 
-def load_tokenizer(path: str) -> WordTokenizer | CharTokenizer:
+def load_tokenizer(path: str) -> Tokenizer:
     """Reads what `save` wrote. Raises UserError for a file that is missing, damaged or of another version."""
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
+        if saved["kind"] == "pieces":
+            return SentencePieceTokenizer.from_parts(saved)
         kind, vocabulary, stop_words = saved["kind"], saved["vocabulary"], saved.get("stop_words", [])
+        num_sentinels = saved.get("num_sentinels", 0)  # files of the first version have none
         if not all(isinstance(word, str) for word in [*vocabulary, *stop_words]):
             raise ValueError("its words are not all strings")
         if len(set(vocabulary)) != len(vocabulary):
             raise ValueError("a word stands twice in its vocabulary")
         if kind == "characters":
-            return CharTokenizer(vocabulary)
+            return CharTokenizer(vocabulary, num_sentinels)
         if kind != "words":
             raise ValueError(f"its kind is {kind!r}")
-        pattern, config = saved["pattern"], WordsConfig(**saved["config"])
+        pattern = saved["pattern"]
+        tokenizer = WordTokenizer(vocabulary, WordsConfig(**saved["config"]), stop_words, num_sentinels)
     except OSError as error:
         raise UserError(
             f"expected a tokenizer at {path}. Received: {error.strerror}. Name the file that one was saved to"
@@ -198,30 +214,21 @@ def load_tokenizer(path: str) -> WordTokenizer | CharTokenizer:
             f"expected the word pattern of this version of tf_llm in {path}. Received: {pattern!r}, which cuts words "
             "differently. Use the version that saved the file, or run the preparation of the data again"
         )
-    return WordTokenizer(vocabulary, config, stop_words)
+    return tokenizer
 
 
-def _save(path: str, **parts: Any) -> None:
-    beside = Path(f"{path}.part")  # then renamed: the file is there whole or not at all
-    try:
-        beside.write_text(json.dumps(parts, ensure_ascii=False, indent=0), encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _look_up(vocabulary: list[str], ids: Sequence[int]) -> list[str]:
+def _look_up(says: list[str], ids: Sequence[int]) -> list[str]:
     first = len(SPECIAL_TOKENS)
-    return [vocabulary[id - first] for id in ids if id >= first]
+    return [says[id - first] for id in ids if id >= first]
 
 
-def _gather_words(vocabulary: list[str], ids: tf.Tensor) -> tf.RaggedTensor:
+def _gather_words(says: list[str], ids: tf.Tensor) -> tf.RaggedTensor:
     """int32 [B, T] -> string [B, None], special ids left out."""
     import tensorflow as tf
 
     first = len(SPECIAL_TOKENS)
     ids = tf.ragged.boolean_mask(ids, ids >= first)
-    return tf.ragged.map_flat_values(lambda flat: tf.gather(tf.constant(vocabulary, tf.string), flat - first), ids)
+    return tf.ragged.map_flat_values(lambda flat: tf.gather(tf.constant(says, tf.string), flat - first), ids)
 
 
 def _build_table(ids: dict[str, int], default: int) -> tf.lookup.StaticHashTable:

@@ -1,0 +1,87 @@
+"""From a corpus to its tokenizer, one builder for each kind of tokens.
+
+A builder has `count`, what one text gives to the counts of the corpus, and `build`, which makes the tokenizer of them.
+The article's text steps (4, 5 and 2 in `count`, 3 in `build`) are for words; characters know step 3 alone, and pieces
+none: what words are is for SentencePiece to find out, in the texts themselves. Builders travel between processes.
+
+    >>> builder = make_builder("characters", WordsConfig(minimum_count=1))
+    >>> counts = builder.count("tea tree", removed=Counter())
+    >>> builder.build(counts, texts=[]).vocabulary
+    ['e', 't', ' ', 'a', 'r']
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from tf_llm.contracts import Tokenizer
+from tf_llm.text.sentence_pieces import build_sentence_piece_tokenizer, require_room
+from tf_llm.text.tokenizers import build_char_tokenizer, build_word_tokenizer
+from tf_llm.text.words import WordsConfig, find_words, load_stop_words
+
+
+class WordBuilder:
+    """Words, after the text steps that the settings name."""
+
+    noun = "words"  # what the tokens are called in figures
+
+    def __init__(self, tokens: str, config: WordsConfig, num_sentinels: int):
+        self.config, self.num_sentinels = config, num_sentinels
+        self.stop_words, self.origin = load_stop_words(config.stop_words)
+
+    def count(self, text: str, removed: Counter[str]) -> Counter[str] | None:
+        """The tokens of a text, or None where none is left. Adds to `removed`, see `words.find_words`."""
+        return Counter(find_words(text, self.config, self.stop_words, removed)) or None
+
+    def build(self, counts: Counter[str], texts: Iterable[str]) -> Tokenizer:
+        """The tokenizer of the training texts, and of what `count` found in them."""
+        return build_word_tokenizer(counts, self.config, self.stop_words, self.num_sentinels)
+
+
+class CharBuilder:
+    """Characters. No text step applies but the third."""
+
+    noun = "characters"
+
+    def __init__(self, tokens: str, config: WordsConfig, num_sentinels: int):
+        self.config, self.num_sentinels = config, num_sentinels
+        self.stop_words, self.origin = load_stop_words("none")
+
+    def count(self, text: str, removed: Counter[str]) -> Counter[str] | None:
+        return Counter(text) or None
+
+    def build(self, counts: Counter[str], texts: Iterable[str]) -> Tokenizer:
+        return build_char_tokenizer(counts, self.config, self.num_sentinels)
+
+
+class PieceBuilder:
+    """Pieces of words, as many as `words.vocabulary_size`. Nothing is counted beforehand, and no text step applies."""
+
+    noun = "pieces"
+
+    def __init__(self, tokens: str, config: WordsConfig, num_sentinels: int):
+        require_room(config.vocabulary_size)  # better said before the pages are read
+        self.kind, self.config, self.num_sentinels = tokens, config, num_sentinels
+        self.stop_words, self.origin = load_stop_words("none")
+
+    def count(self, text: str, removed: Counter[str]) -> Counter[str] | None:
+        return Counter() if text else None
+
+    def build(self, counts: Counter[str], texts: Iterable[str]) -> Tokenizer:
+        return build_sentence_piece_tokenizer(texts, self.config.vocabulary_size, self.kind, self.num_sentinels)
+
+
+BUILDERS = {"words": WordBuilder, "characters": CharBuilder, "unigram": PieceBuilder, "bpe": PieceBuilder}
+
+
+def make_builder(tokens: str, config: WordsConfig, num_sentinels: int = 0) -> WordBuilder | CharBuilder | PieceBuilder:
+    """The builder of a kind of tokens.
+
+    Raises:
+        ValueError: there is no such kind.
+        UserError: the vocabulary is too small for pieces.
+    """
+    if tokens not in BUILDERS:
+        raise ValueError(f"tokens expected one of {sorted(BUILDERS)}. Received: {tokens!r}")
+    return BUILDERS[tokens](tokens, config, num_sentinels)
