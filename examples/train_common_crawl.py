@@ -21,6 +21,7 @@ import tf_llm.flags
 from tf_llm.evaluation.report import format_table, tabulate_models
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/article", "The folder of the run: shards, checkpoints, report.")
+DATA = flags.DEFINE_string("data", None, "The folder of the token shards; by default the run's own.")
 STRATEGY = flags.DEFINE_string("strategy", "auto", "Devices: auto, cpu, gpu, mirrored or tpu.")
 tf_llm.flags.define_flags()
 
@@ -30,7 +31,7 @@ def main():
     workdir = Path(WORKDIR.value)
 
     # Pages become documents, documents become shards of token ids.
-    shards = tf_llm.prepare(tf_llm.flags.build_source(), run, workdir / "data")
+    shards = tf_llm.prepare(tf_llm.flags.build_source(), run, DATA.value or workdir / "data")
 
     # The model, compiled as in the article.
     keras.utils.set_random_seed(run.training.seed)
@@ -39,7 +40,7 @@ def main():
         model = tf_llm.build_model(run.model, tf_llm.choose_precision(run.training.precision))
         model.compile(
             optimizer=tf_llm.build_optimizer(run.training),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss=tf_llm.build_loss(run.training),  # SparseCategoricalCrossentropy, smoothed where the recipe says so
             weighted_metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         )
         model.summary()

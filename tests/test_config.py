@@ -38,20 +38,54 @@ def test_recipes_carry_their_name_and_survive_the_disk(tmp_path, name):
     assert load_config(tmp_path / "config.json") == run
 
 
-def test_best_learns_from_the_same_words():
-    article, best = RECIPES["article"](), RECIPES["best"]()
-    for stage in ("html", "words", "shards"):
-        assert getattr(article, stage) == getattr(best, stage)
+def test_recipes_read_the_same_pages():
+    for name in RECIPES:
+        run = RECIPES[name]()
+        assert run.html == RECIPES["article"]().html
+        assert run.shards.validation_fraction == RECIPES["article"]().shards.validation_fraction
 
 
-def test_stages_must_fit_together():
-    run = RunConfig()
-    with pytest.raises(ValueError, match=r"model\.source_length is expected to be shards\.overlap.*32 and 64.*128.*64"):
-        vary(run, "model", source_length=32)
-    with pytest.raises(ValueError, match=r"at least words\.vocabulary_size \+ 3\. Received: 8003.*=8001"):
-        vary(RECIPES["article"](), "words", vocabulary_size=8001)
-    with pytest.raises(ValueError, match=r"tokens is expected to be one of \['words', 'characters'\]\. .*'bytes'"):
-        dataclasses.replace(run, tokens="bytes")
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            lambda run: vary(run, "model", source_length=32),
+            r"model\.source_length is expected to be shards\.overlap.*32 and 64.*128.*64",
+        ),
+        (
+            lambda run: vary(run, "objective", kind="span_corruption"),
+            r"source_length is expected to be at least 116, and model\.target_length 65, .*'span_cor.*64 and 64",
+        ),
+        (
+            lambda run: vary(run, "objective", kind="denoisers"),
+            r"source_length is expected to be at least 130, and model\.target_length \d+, .*'denoisers'.*64 and 64",
+        ),
+        (
+            lambda run: vary(run, "objective", kind="pairs"),
+            r"shards\.overlap 0, for pairs\. Received: 128 and 64, for 64 \+ 64",
+        ),
+        (
+            lambda run: vary(run, "objective", packed=True),
+            r"model\.packed and objective\.packed are expected to be alike.*Received: False and True",
+        ),
+        (
+            lambda run: vary(run, "words", vocabulary_size=8001),
+            r"at least words\.vocabulary_size \+ 3 and the 0 sentinels.*Received: 8003.*=8001",
+        ),
+        (
+            lambda run: vary(RECIPES["t5"](), "model", vocabulary_size=8_003),
+            r"and the 100 sentinels of the objective\. Received: 8003, with words\.vocabulary_size=8000",
+        ),
+        (
+            lambda run: dataclasses.replace(run, tokens="bytes"),
+            r"tokens is expected to be one of \['words', 'characters', 'unigram', 'bpe'\]\. .*'bytes'",
+        ),
+    ],
+    ids=["prefix", "spans", "denoisers", "pairs", "packed", "words", "sentinels", "tokens"],
+)
+def test_stages_must_fit_together(change, text):
+    with pytest.raises(ValueError, match=text):
+        change(RECIPES["article"]())
 
 
 def test_a_run_goes_on_as_it_began():

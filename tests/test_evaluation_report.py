@@ -10,8 +10,8 @@ from tf_llm.evaluation import report
 from tf_llm.evaluation.report import format_table, load_metrics, tabulate_models, write_report, write_summary
 
 SUMMARY = {
-    "recipe": "article", "source": "SelfCrawl(python)", "validation_nats_per_word": 5.0, "unigram_nats_per_word": 5.5,
-    "bigram_nats_per_word": 4.5, "validation_bits_per_byte": 2.8, "unigram_bits_per_byte": 2.9,
+    "recipe": "article", "source": "SelfCrawl(python)", "validation_nats_per_token": 5.0, "unigram_nats_per_token": 5.5,
+    "bigram_nats_per_token": 4.5, "validation_bits_per_byte": 2.8, "unigram_bits_per_byte": 2.9,
     "bigram_bits_per_byte": 2.6, "removed_bits_per_byte": 1.5, "tokens_per_second": 7654.3, "seconds": 150.2,
     "steps": 1234, "parameters": 7_000_000, "train_tokens": 1_000_000, "validation_tokens": 20_000,
     "bigram_words": 19_000,
@@ -49,12 +49,12 @@ def test_report_says_how_it_went(folder):
     samples = [("the ` kettle", "finds * ` the", "~~ old # harbour")]
     write_report(folder, SUMMARY, ABOUT, samples, ["Try more."])
     text = (folder / "report.md").read_text()
-    assert "**0.500 nats per word below the unigram baseline**" in text
+    assert "**0.500 nats per token below the unigram baseline**" in text
     assert "| stop words | 3,456 |" in text and "| pages rejected: no text | 2 |" in text
     assert "~~~text\nprompt      the ` kettle\nthis model  finds * ` the\nthe page    ~~ old # harbour\n~~~" in text
     assert text.endswith("Try more.\n")
-    write_report(folder, SUMMARY | {"validation_nats_per_word": 6.0}, ABOUT, samples, [])
-    assert "**0.500 nats per word ABOVE the unigram baseline**" in (folder / "report.md").read_text()
+    write_report(folder, SUMMARY | {"validation_nats_per_token": 6.0}, ABOUT, samples, [])
+    assert "**0.500 nats per token ABOVE the unigram baseline**" in (folder / "report.md").read_text()
 
 
 def test_plot_is_a_picture_of_a_size(folder):

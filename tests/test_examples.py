@@ -53,10 +53,10 @@ def finished(archive, tmp_path_factory):
 def test_pages_become_a_trained_model_and_a_report(finished):
     workdir, result = finished
     summary = json.loads((workdir / "summary.json").read_text())
-    keys = "validation_nats_per_word unigram_nats_per_word bigram_nats_per_word validation_bits_per_byte"
+    keys = "validation_nats_per_token unigram_nats_per_token bigram_nats_per_token validation_bits_per_byte"
     assert {*keys.split(), "tokens_per_second", "seconds"} <= summary.keys()
     assert summary["steps"] == 150 and summary["train_tokens"] > 5000
-    assert summary["validation_nats_per_word"] < summary["unigram_nats_per_word"] - 0.5
+    assert summary["validation_nats_per_token"] < summary["unigram_nats_per_token"] - 0.5
     assert summary["validation_bits_per_byte"] < summary["unigram_bits_per_byte"]
     report = (workdir / "report.md").read_text()
     assert "![loss](loss.png)" in report and report.count("this model  ") == 3
@@ -85,7 +85,7 @@ def test_a_finished_run_is_not_trained_again(finished, archive):
     assert result.returncode == 0, result.stderr
     assert "using the shards" in result.stderr and "resuming at step 150 of 150" in result.stderr
     after = json.loads((workdir / "summary.json").read_text())
-    assert after["validation_nats_per_word"] == pytest.approx(before["validation_nats_per_word"], abs=1e-6)
+    assert after["validation_nats_per_token"] == pytest.approx(before["validation_nats_per_token"], abs=1e-6)
 
 
 def test_other_settings_in_the_same_folder_are_refused(finished, archive):

@@ -376,7 +376,6 @@ NAN = math.nan
         ({"checkpoint_seconds": None}, "training.checkpoint_seconds expected a number of at least 0. Received: None"),
         ({"seed": -1}, r"training.seed expected a whole number in \[0, 2\*\*32\). Received: -1"),
         ({"seed": 2**32}, r"training.seed expected a whole number in \[0, 2\*\*32\). Received: 4294967296"),
-        ({"shorten_sources": "no"}, "training.shorten_sources expected True or False. Received: 'no'"),
         ({"precision": None}, 'training.precision expected "auto" or the name of a Keras dtype policy. Received: None'),
     ],
 )

@@ -12,6 +12,7 @@ from tf_llm.prepare.local import prepare  # takes the name of its folder, which 
 
 _LAZY = {
     "Generator": "tf_llm.load",
+    "build_loss": "tf_llm.training.losses",
     "build_model": "tf_llm.model.encoder_decoder",
     "build_optimizer": "tf_llm.training.optimizers",
     "choose_precision": "tf_llm.training.distribution",

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from tf_llm.contracts import SPECIAL_TOKENS, UserError
+from tf_llm.data.objectives import ObjectiveConfig, check_lengths, sentinels_needed
 from tf_llm.data.shards import ShardConfig, write_atomically
 from tf_llm.model.config import ModelConfig
 from tf_llm.prepare.worker import WorkerConfig
@@ -26,6 +27,7 @@ STAGES = {
     "words": WordsConfig,
     "shards": ShardConfig,
     "workers": WorkerConfig,
+    "objective": ObjectiveConfig,
     "model": ModelConfig,
     "training": TrainingConfig,
 }
@@ -43,25 +45,37 @@ class RunConfig:
     words: WordsConfig = dataclasses.field(default_factory=WordsConfig)
     shards: ShardConfig = dataclasses.field(default_factory=ShardConfig)
     workers: WorkerConfig = dataclasses.field(default_factory=WorkerConfig)
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
     def __post_init__(self):
         if self.tokens not in TOKENS:
             raise ValueError(f"tokens is expected to be one of {list(TOKENS)}. Received: {self.tokens!r}")
-        source, target = self.shards.overlap, self.shards.block_length - self.shards.overlap
-        if (self.model.source_length, self.model.target_length) != (source, target):
+        check_lengths(
+            self.objective,
+            self.shards.block_length,
+            self.shards.overlap,
+            self.model.source_length,
+            self.model.target_length,
+        )
+        if self.model.packed != self.objective.packed:
             raise ValueError(
-                "model.source_length is expected to be shards.overlap, and model.target_length what is left of "
-                f"shards.block_length. Received: {self.model.source_length} and {self.model.target_length} for blocks "
-                f"of {self.shards.block_length} with an overlap of {self.shards.overlap}"
+                "model.packed and objective.packed are expected to be alike: one reads the columns that the other "
+                f"makes. Received: {self.model.packed} and {self.objective.packed}"
             )
-        needed = self.words.vocabulary_size + len(SPECIAL_TOKENS)
+        needed = self.words.vocabulary_size + len(SPECIAL_TOKENS) + self.sentinels
         if self.model.vocabulary_size < needed:
             raise ValueError(
-                f"model.vocabulary_size is expected to be at least words.vocabulary_size + {len(SPECIAL_TOKENS)}. "
-                f"Received: {self.model.vocabulary_size}, with words.vocabulary_size={self.words.vocabulary_size}"
+                f"model.vocabulary_size is expected to be at least words.vocabulary_size + {len(SPECIAL_TOKENS)} and "
+                f"the {self.sentinels} sentinels of the objective. Received: {self.model.vocabulary_size}, with "
+                f"words.vocabulary_size={self.words.vocabulary_size}"
             )
+
+    @property
+    def sentinels(self):
+        """How many ids of the vocabulary the objective has to itself."""
+        return sentinels_needed(self.objective)
 
 
 def list_differences(one, other):

@@ -18,14 +18,14 @@ import numpy as np
 import tensorflow as tf
 
 from tf_llm.config import check_resumable, load_config, write_config
-from tf_llm.contracts import UserError
-from tf_llm.data.objectives import PrefixLM
+from tf_llm.contracts import DECODER_IDS, END_ID, UserError
+from tf_llm.data.objectives import build_objective
 from tf_llm.data.pipeline import make_evaluation_batches, make_training_batches, read_blocks
 from tf_llm.data.shards import SPLITS
 from tf_llm.decoding.generator import Generator
 from tf_llm.evaluation.language_model import bigram_nats, bits_per_byte, target_pairs, unigram_nats
 from tf_llm.evaluation.report import write_report, write_summary
-from tf_llm.load import CHECKPOINTS, CONFIG, TOKENIZER
+from tf_llm.load import CHECKPOINTS, CONFIG, FRAMES, TOKENIZER
 from tf_llm.text.tokenizers import load_tokenizer
 from tf_llm.training.checkpoints import Checkpoints
 from tf_llm.training.observe import Observer
@@ -33,11 +33,12 @@ from tf_llm.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-GLIMPSE = 20_000  # validation words at most, spread over the split, scored while training and by NLTK's slow bigram
+DENOISING = ("span_corruption", "denoisers")  # objectives whose training loss says nothing about whole texts
+GLIMPSE = 20_000  # validation tokens at most, spread over the split, scored while training and by NLTK's slow bigram
 # examples/benchmarks/compare_recipes.py, 2026-11-25: means over three seeds, 150 s each on 2 cores.
 REACHED = (
-    "What the recipes reach in the same time, measured over three seeds on the documentation that came with Python "
-    "3.11 and the packages of November 2026 (2 cores, 150 s; unigram 5.46): `article` 4.87 nats per word, `best` 4.06. "
+    "What the recipes reach in the same time, measured on the documentation that came with Python "
+    "3.11 and the packages of November 2026 (2 cores, 150 s; unigram 5.46): `article` 4.87 nats per token, `best` 4.06. "
     "The latter attends to the whole source and learns at a higher rate with a schedule. "
     "`python examples/benchmarks/compare_recipes.py` measures it here."
 )
@@ -68,8 +69,9 @@ def train(model, shards, run, workdir):
             f"have. Received: {run.model.vocabulary_size}. Build the model larger"
         )
     source_length, target_length = run.model.source_length, run.model.target_length
-    objective = PrefixLM(source_length, target_length, shorten=run.training.shorten_sources)
-    whole = PrefixLM(source_length, target_length)
+    sizes = {"vocabulary_size": shards.vocabulary_size, "overlap": shards.config.overlap}  # sentinels are the last ids
+    objective = build_objective(run.objective, source_length, target_length, training=True, **sizes)
+    whole = build_objective(run.objective, source_length, target_length, training=False, **sizes)
 
     def make_batches(first_batch):
         return make_training_batches(shards, objective, run.training.batch_size, run.training.seed, first_batch)
@@ -81,7 +83,12 @@ def train(model, shards, run, workdir):
     open_folder(workdir, run, shards)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer)
     trainer = Trainer(model, tf.distribute.get_strategy(), run.training)
-    observer = Observer(workdir, lambda nats: sum(to_bits(nats, shards)), run.training.log_seconds)
+    observer = Observer(
+        workdir,
+        lambda nats: sum(to_bits(nats, shards)),
+        run.training.log_seconds,
+        trains_on_text=run.objective.kind not in DENOISING,
+    )
     try:
         clock = trainer.train(make_batches, checkpoints, observer, lambda: trainer.evaluate(make_validation(GLIMPSE)))
         sums = trainer.evaluate(make_validation())
@@ -92,7 +99,7 @@ def train(model, shards, run, workdir):
     summary = {
         "recipe": run.recipe,
         "source": shards.about["settings"]["source"],
-        **compare(sums.loss, shards),
+        **compare(sums.loss, shards, whole),
         "tokens_per_second": round(clock.steps * moved / max(clock.total, 1e-9), 1),
         "seconds": round(clock.total, 2),
         "steps": int(checkpoints.step),
@@ -102,7 +109,8 @@ def train(model, shards, run, workdir):
         "validation_tokens": shards.validation.tokens,
         "seed": run.training.seed,
     }
-    samples = continue_pages(Generator(model, load_tokenizer(workdir / TOKENIZER)), shards)
+    generate = Generator(model, load_tokenizer(workdir / TOKENIZER), FRAMES[run.objective.kind])
+    samples = continue_pages(generate, shards)
     with explain_full_disk(workdir):
         write_summary(workdir, summary)
         write_report(workdir, summary, shards.about, samples, suggest(summary, workdir))
@@ -136,9 +144,12 @@ def to_bits(nats_per_token, shards):
     return bits_per_byte(nats_per_token, split.tokens, split.residual_nats, split.text_bytes)
 
 
-def compare(loss, shards):
-    """The model's validation loss beside the two baselines, in nats per word and in bits per byte."""
-    train, validation = (target_pairs(read_blocks(shards, split), shards.config.overlap) for split in SPLITS)
+def compare(loss, shards, objective):
+    """The model's validation loss beside the two baselines, in nats per token and in bits per byte.
+
+    `objective` is the one that scored the validation split.
+    """
+    train, validation = (read_pairs(shards, objective, split) for split in SPLITS)
     glimpse = validation[:: -(-len(validation) // GLIMPSE)]
     nats = {
         "validation": loss,
@@ -146,22 +157,35 @@ def compare(loss, shards):
         "bigram": bigram_nats(train, glimpse, shards.vocabulary_size),
     }
     return {
-        **{f"{name}_nats_per_word": value for name, value in nats.items()},
+        **{f"{name}_nats_per_token": value for name, value in nats.items()},
         **{f"{name}_bits_per_byte": sum(to_bits(value, shards)) for name, value in nats.items()},
         "removed_bits_per_byte": to_bits(loss, shards)[1],
-        "bigram_words": len(glimpse),
+        "bigram_tokens": len(glimpse),
     }
+
+
+def read_pairs(shards, objective, split):
+    """Each target of a split with the token before it: int64 [targets, 2]."""
+    if not shards.config.overlap:  # pairs of texts: the blocks do not say by themselves what is a target
+        rows = make_evaluation_batches(shards, objective, 1, split).as_numpy_iterator()
+        kept = [(said[DECODER_IDS][weights > 0], targets[weights > 0]) for said, targets, weights in rows]
+        return np.concatenate([np.stack(columns, axis=1) for columns in kept]).astype("int64")
+    joined = shards.config.joined and split == "train"
+    return target_pairs(read_blocks(shards, split), 1 if joined else shards.config.overlap)
 
 
 def continue_pages(generate, shards, count=3):
     """[(prompt, the model's continuation, the page's own words)] for a few validation pages."""
-    blocks = read_blocks(shards, "validation")
+    blocks, decode = read_blocks(shards, "validation"), generate.tokenizer.decode
     overlap = shards.config.overlap
+    if not overlap:  # pairs of texts, as `write_pairs` stores them: source, END_ID, target, END_ID
+        parts = [np.split(block, np.flatnonzero(block == END_ID)[:2]) for block in blocks[:count]]
+        asked, answers = ([decode(part[side].tolist()) for part in parts] for side in (0, 1))
+        return list(zip(asked, generate(asked, max_new_tokens=SAMPLE_WORDS), answers, strict=True))
     begins = np.all(blocks[:, : overlap - 1] == 0, axis=1)  # nothing stands in front of a page's first block
     long = np.count_nonzero(blocks[:, overlap:], axis=1) >= PROMPT_WORDS + SAMPLE_WORDS
     pages = blocks[begins & long] if np.any(begins & long) else blocks[begins]
     pages = pages[np.linspace(0, len(pages) - 1, min(count, len(pages))).astype(int), overlap:].astype("int32")
-    decode = generate.tokenizer.decode
     prompts = [decode(page[:PROMPT_WORDS].tolist()) for page in pages]
     truths = [decode(page[PROMPT_WORDS : PROMPT_WORDS + SAMPLE_WORDS].tolist()) for page in pages]
     return list(zip(prompts, generate(prompts, max_new_tokens=SAMPLE_WORDS), truths, strict=True))

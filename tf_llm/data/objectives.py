@@ -12,7 +12,14 @@ import math
 import tensorflow as tf
 
 from tf_llm.contracts import PAD_ID
-from tf_llm.data.denoising import SENTINELS, Continuation, Denoisers, SpanCorruption
+from tf_llm.data.denoising import (
+    SENTINELS,
+    Continuation,
+    Denoisers,
+    SpanCorruption,
+    plan_denoisers,
+    plan_lengths,
+)
 from tf_llm.data.pairs import Pairs
 from tf_llm.data.rows import build_row
 
@@ -136,3 +143,37 @@ def sentinels_needed(config):
     (0, 100)
     """
     return SENTINELS if config.kind in ("span_corruption", "denoisers") else 0
+
+
+def check_lengths(config, block_length, overlap, source_length, target_length):
+    """Raises ValueError where an objective cannot make rows of S and T ids of blocks of L.
+
+    >>> check_lengths(ObjectiveConfig(), block_length=128, overlap=64, source_length=64, target_length=64)
+    >>> check_lengths(ObjectiveConfig(kind="span_corruption"), 128, 103, source_length=116, target_length=26)
+    """
+    fresh = block_length - overlap
+    if config.kind == "prefix_lm":
+        if (source_length, target_length) != (overlap, fresh):
+            raise ValueError(
+                "model.source_length is expected to be shards.overlap, and model.target_length what is left of "
+                f"shards.block_length. Received: {source_length} and {target_length} for blocks of {block_length} with "
+                f"an overlap of {overlap}"
+            )
+    elif config.kind == "pairs":
+        if source_length + target_length != block_length or overlap:
+            raise ValueError(
+                "shards.block_length is expected to be model.source_length + model.target_length, and shards.overlap "
+                f"0, for pairs. Received: {block_length} and {overlap}, for {source_length} + {target_length}"
+            )
+    else:
+        if config.kind == "denoisers":
+            source, target = plan_denoisers(block_length)
+        else:
+            source, target = plan_lengths(block_length, config.noise_density, config.mean_span_length)
+        target = max(target, fresh + 1)  # scoring puts a sentinel in front of what stands behind the overlap
+        if source_length < source or target_length < target:
+            raise ValueError(
+                f"model.source_length is expected to be at least {source}, and model.target_length {target}, for "
+                f"objective.kind={config.kind!r} on blocks of {block_length} with an overlap of {overlap}. Received: "
+                f"{source_length} and {target_length}"
+            )

@@ -34,12 +34,30 @@ def plot_loss(metrics, summary, path):
         records = metrics[split]
         axes.plot([r["step"] for r in records], [r["loss"] for r in records], label=split, **style)
     for name, style in (("unigram", "--"), ("bigram", ":")):
-        level = summary[f"{name}_nats_per_word"]
+        level = summary[f"{name}_nats_per_token"]
         axes.axhline(level, color=GREY, ls=style, lw=1.2, label=f"{name}, {level:.2f}")
     # The first steps stand far above everything that is to be compared.
-    levels = [summary["unigram_nats_per_word"], summary["bigram_nats_per_word"], summary["validation_nats_per_word"]]
+    levels = [summary["unigram_nats_per_token"], summary["bigram_nats_per_token"], summary["validation_nats_per_token"]]
     axes.set_ylim(min(levels) - 0.2, max(levels) + 1.2)
-    axes.set(xlabel="step", ylabel="nats per word", title=f"Recipe {summary['recipe']}: loss")
+    axes.set(xlabel="step", ylabel="nats per token", title=f"Recipe {summary['recipe']}: loss")
+    axes.legend(frameon=False, loc="upper right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def plot_curves(curves, path):
+    """Draws the validation bits per byte of several runs over the share of the run that was done: a PNG file.
+
+    Args:
+        curves: {name: [(step, bits per byte), …]}.
+        path: of the file.
+    """
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, points in sorted(curves.items(), key=lambda item: -item[1][-1][1]):
+        steps, bits = zip(*points, strict=True)
+        axes.plot([step / steps[-1] for step in steps], bits, marker="o", ms=3, label=f"{name}, {bits[-1]:.2f}")
+    axes.set(xlabel="share of the training time", ylabel="bits per byte of the pages' text", title="Validation loss")
     axes.legend(frameon=False, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
@@ -59,14 +77,14 @@ def format_table(head, rows):
 
 def tabulate_models(summary):
     """The rows that compare the model with its baselines: (head, rows)."""
-    head = ["", "nats per word", "perplexity", "bits per byte", "of that, for kept words", "for all that was removed"]
+    head = ["", "nats per token", "perplexity", "bits per byte", "of that, for kept tokens", "for all that was removed"]
     rows = []
     for label, key in (
         (f"this model, `{summary['recipe']}`", "validation"),
         ("bigram", "bigram"),
         ("unigram", "unigram"),
     ):
-        nats, bits = summary[f"{key}_nats_per_word"], summary[f"{key}_bits_per_byte"]
+        nats, bits = summary[f"{key}_nats_per_token"], summary[f"{key}_bits_per_byte"]
         removed = summary["removed_bits_per_byte"]
         rows.append(
             [label, f"{nats:.3f}", f"{math.exp(nats):,.0f}", f"{bits:.3f}", f"{bits - removed:.3f}", f"{removed:.3f}"]
@@ -93,17 +111,17 @@ def write_report(folder, summary, about, samples, remarks):
     """
     folder = Path(folder)
     plot_loss(load_metrics(folder), summary, folder / "loss.png")
-    gain = summary["unigram_nats_per_word"] - summary["validation_nats_per_word"]
-    verdict = f"{abs(gain):.3f} nats per word {'below' if gain > 0 else 'ABOVE'} the unigram baseline"
+    gain = summary["unigram_nats_per_token"] - summary["validation_nats_per_token"]
+    verdict = f"{abs(gain):.3f} nats per token {'below' if gain > 0 else 'ABOVE'} the unigram baseline"
     parts = [
         f"# Recipe `{summary['recipe']}` on {summary['source']}",
         f"After {summary['steps']:,} steps in {summary['seconds']:.0f} s ({summary['tokens_per_second']:,.0f} tokens a "
-        f"second, {summary['parameters']:,} parameters, {summary['train_tokens']:,} training words), the model is "
-        f"**{verdict}** on {summary['validation_tokens']:,} words of pages that it never saw.",
+        f"second, {summary['parameters']:,} parameters, {summary['train_tokens']:,} training tokens), the model is "
+        f"**{verdict}** on {summary['validation_tokens']:,} tokens of pages that it never saw.",
         format_table(*tabulate_models(summary)),
-        "Nats per word count the words that the preprocessing kept. Bits per byte count everything in the pages' text: "
-        f"what was removed is paid for, the same in every row. The bigram was scored on {summary['bigram_words']:,} "
-        "words.",
+        "A token is a word that preprocessing kept, a character, or a piece of a word, as the recipe has it. Bits per "
+        "byte count everything in the pages' text: what was removed is paid for, the same in every row. The bigram was "
+        f"scored on {summary['bigram_tokens']:,} tokens.",
         "![loss](loss.png)",
         "## What it writes",
         *(

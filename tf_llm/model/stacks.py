@@ -99,7 +99,7 @@ class Encoder(Stack):
     """hidden [B, S, D], keep_mask bool [B, S], segments int32 [B, S] of packed rows or None -> [B, S, D]."""
 
     def __call__(self, hidden, keep_mask, segments=None):
-        mask = keep_mask[:, None, None, :] if segments is None else SegmentMask(name="segments")(segments, segments)
+        mask = keep_mask[:, None, None, :] if segments is None else SegmentMask(name="segment_mask")(segments, segments)
         seen = self.see(hidden, mask, 0)
         for block in self.blocks:
             hidden = block(hidden, keep_mask, seen)
@@ -146,7 +146,7 @@ class Decoder(Stack):
         """
         mask = CausalMask(self.config.target_length, name="causal_mask")(hidden, position=position)  # [1, 1, k, T]
         if segments is not None:
-            mask = keras.ops.logical_and(mask, SegmentMask(name="segments")(segments, segments))
+            mask = keras.ops.logical_and(mask, SegmentMask(name="segment_mask")(segments, segments))
         seen, written = self.see(hidden, mask, position), {}
         for i, block in enumerate(self.blocks):
             context = (read[f"context_keys_{i}"], read[f"context_values_{i}"], context_mask)

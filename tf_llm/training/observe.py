@@ -29,10 +29,12 @@ class Observer:
             TensorBoard, which has no such means, draws these steps twice.
         bits_per_byte: function of nats per token -> bits per byte of the original text.
         log_seconds: seconds between two lines.
+        trains_on_text: whether the training loss is about whole texts too, so that it can be told in bits per byte.
     """
 
-    def __init__(self, folder, bits_per_byte, log_seconds=10.0):
+    def __init__(self, folder, bits_per_byte, log_seconds=10.0, trains_on_text=True):
         self.folder, self.bits_per_byte, self.log_seconds = Path(folder), bits_per_byte, log_seconds
+        self.trains_on_text = trains_on_text
         self.folder.mkdir(parents=True, exist_ok=True)
         self._metrics = self.folder / "metrics.jsonl"
         self._board = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
@@ -62,7 +64,11 @@ class Observer:
         moved = tokens + sum(s.source_tokens for s in self._window)
         seconds = sum(steps) / len(steps)
         record = {
-            **self._quality(nats / max(tokens, 1.0), sum(s.correct for s in self._window) / max(tokens, 1.0)),
+            **self._quality(
+                nats / max(tokens, 1.0),
+                sum(s.correct for s in self._window) / max(tokens, 1.0),
+                is_text=self.trains_on_text,
+            ),
             "learning_rate": learning_rate,
             "tokens_per_second": moved / len(self._window) / seconds,
         }
@@ -89,13 +95,9 @@ class Observer:
             partial.write_bytes(b"".join(kept))
             partial.replace(self._metrics)
 
-    def _quality(self, loss, accuracy):
-        return {
-            "loss": loss,
-            "perplexity": math.exp(min(loss, 100.0)),
-            "accuracy": accuracy,
-            "bits_per_byte": self.bits_per_byte(loss),
-        }
+    def _quality(self, loss, accuracy, is_text=True):
+        quality = {"loss": loss, "perplexity": math.exp(min(loss, 100.0)), "accuracy": accuracy}
+        return quality | ({"bits_per_byte": self.bits_per_byte(loss)} if is_text else {})
 
     def _write(self, split, step, record, tail=""):
         finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
@@ -113,8 +115,9 @@ class Observer:
         total = f"{self.total:05d}" if self.total else "?"
         line = (
             f"step {step:05d}/{total} | {split:10s} | loss {record['loss']:.3f} | "
-            f"perplexity {record['perplexity']:,.0f} | accuracy {record['accuracy']:.1%} | "
-            f"{record['bits_per_byte']:.3f} bits/byte{tail}"
+            f"perplexity {record['perplexity']:,.0f} | accuracy {record['accuracy']:.1%}"
+            + (f" | {record['bits_per_byte']:.3f} bits/byte" if "bits_per_byte" in record else "")
+            + tail
         )
         tqdm.write(line, file=sys.stderr) if self._bar is not None else print(line, file=sys.stderr, flush=True)
 

@@ -36,7 +36,6 @@ class TrainingConfig:
     seconds: float = 150.0  # of training, when `steps` is 0
     precision: str = "auto"  # a Keras dtype policy; "auto" is mixed_bfloat16 where the hardware multiplies it
     seed: int = 0  # of weights, shuffle and dropout
-    shorten_sources: bool = True  # train on sources of every length from one token up, as prompts have
     log_seconds: float = 10.0  # between two lines of progress
     evaluate_seconds: float = 40.0  # between two validations
     checkpoint_seconds: float = 60.0  # between two checkpoints
@@ -54,7 +53,6 @@ class TrainingConfig:
         for name in ("log_seconds", "evaluate_seconds", "checkpoint_seconds"):  # infinity is never
             self._check(name, "a number of at least 0", lambda value: value >= 0)
         self._check("seed", "a whole number in [0, 2**32)", lambda value: _is_whole(value) and 0 <= value < 2**32)
-        self._check("shorten_sources", "True or False", lambda value: isinstance(value, bool))
         self._check("precision", '"auto" or the name of a Keras dtype policy', lambda value: isinstance(value, str))
         if not self.steps and not self.seconds:
             raise ValueError("training.steps or training.seconds expected above 0. Received: 0 for both")
