@@ -30,6 +30,8 @@ START_ID = PAD_ID
 END_ID = 1
 UNKNOWN_ID = 2
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
+# Of a hundred sentinels at the end of a vocabulary, the last three say which kind of denoising is asked for (UL2).
+MODES = {"R": 99, "X": 98, "S": 97}
 
 # The columns of a batch; labels and sample weights travel beside them, as Keras expects (features, labels, weights).
 SOURCE_IDS = "source_ids"  # int32 [B, S], what the encoder reads; PAD_ID where there is nothing

@@ -11,6 +11,8 @@ from tf_llm.training.checkpoints import Checkpoints
 
 # What lies in the folder of a run; `train.train` writes it.
 CONFIG, TOKENIZER, CHECKPOINTS = "config.json", "tokenizer.json", "checkpoints"
+# What a model expects of a prompt (decoding/generator.py) by the objective it was trained on.
+FRAMES = {"prefix_lm": "page", "span_corruption": "blank", "denoisers": "mode", "pairs": "request"}
 
 
 def load_model(workdir, precision="float32"):
@@ -38,4 +40,5 @@ class Generator(generator.Generator):
         >>> generate = Generator.load("runs/first")           # doctest: +SKIP
         >>> print(generate("The transformer architecture"))   # doctest: +SKIP
         """
-        return cls(*load_model(workdir))
+        run = load_config(Path(workdir) / CONFIG)
+        return cls(*load_model(workdir), FRAMES[run.objective.kind])

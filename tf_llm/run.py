@@ -37,8 +37,8 @@ DENOISING = ("span_corruption", "denoisers")  # objectives whose training loss s
 GLIMPSE = 20_000  # validation tokens at most, spread over the split, scored while training and by NLTK's slow bigram
 # examples/benchmarks/compare_recipes.py, 2026-11-25: means over three seeds, 150 s each on 2 cores.
 REACHED = (
-    "What the recipes reach in the same time, measured on the documentation that came with Python "
-    "3.11 and the packages of November 2026 (2 cores, 150 s; unigram 5.46): `article` 4.87 nats per token, `best` 4.06. "
+    "What the recipes reach in the same time, measured on the documentation that came with Python 3.11 and the "
+    "packages of November 2026 (2 cores, 150 s; unigram 5.46): `article` 4.87 nats per token, `best` 4.06. "
     "The latter attends to the whole source and learns at a higher rate with a schedule. "
     "`python examples/benchmarks/compare_recipes.py` measures it here."
 )

@@ -20,13 +20,12 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tf_llm.contracts import END_ID, PAD_ID, SPECIAL_TOKENS
+from tf_llm.contracts import END_ID, MODES, PAD_ID, SPECIAL_TOKENS
 from tf_llm.data.rows import build_row, move_to_front
 
 SENTINELS = 100  # as T5 has them
 # UL2 tells the model which kind of denoising it is at, by a token in front of the source. Here these are the last of
 # the sentinels, which leaves 97 for spans: enough for each mixture on windows of up to 580 ids.
-MODES = {"R": SENTINELS - 1, "X": SENTINELS - 2, "S": SENTINELS - 3}
 SPANS = min(MODES.values())
 DENOISERS = (  # mode, mean span length, noise density
     ("R", 3, 0.15),  # regular: as T5
