@@ -4,13 +4,15 @@ Pieces are found by "unigram" (Kudo, "Subword regularization", 2018: start with 
 the likelihood of the corpus minds least) or "bpe" (Sennrich, Haddow and Birch, 2016: start with characters and join the
 pair that is seen most). Either way every text can be spelled, since a character without a piece is spelled in bytes.
 
-SentencePiece marks words by a space in front, shown as ▁ (U+2581), and puts one in front of the text. Three rewritings
-(`ESCAPE`, undone by `UNESCAPE`) make `decode(encode(text)) == text` hold for every text:
+SentencePiece marks words by a space in front, shown as ▁ (U+2581), and puts one in front of the text. Four rewritings
+(`ESCAPE`, undone by `UNESCAPE`) make `decode(encode(text)) == text` hold for every text, and a word the same piece
+wherever it stands; E is U+E000, a character for private use:
 
-    text      rewritten      why
-    U+E000    U+E000 e       makes room for the next
-    U+2581    U+E000 u       SentencePiece would give it back as a space
-    \nword    \n word        a word at the head of a line is the same piece as elsewhere; \n\n stays
+    text      rewritten   why
+    E         Ee          makes room for the next two
+    ▁         Eu          SentencePiece would give it back as a space
+    \n word   En word     the line end in front of a space; \n and En are one piece each
+    \nword    \n word     the head of a line is spelled as a word within it
 
 Lone surrogates are the exception: they are no Unicode text, and become U+FFFD. The rewritings are done by the same
 patterns in Python (`re`) and in the graph (RE2). `graph_encode` needs tensorflow-text, `graph_decode` core ops only.
@@ -54,11 +56,13 @@ SPACE, ESCAPE_SIGN = "\u2581", "\ue000"
 ESCAPE = (
     (ESCAPE_SIGN, f"{ESCAPE_SIGN}e"),
     (SPACE, f"{ESCAPE_SIGN}u"),
-    ("\n([^\n])", "\n \\1"),
+    ("\n ", f"{ESCAPE_SIGN}n "),
+    (f"\n([^\n{ESCAPE_SIGN}])", "\n \\1"),
 )
 UNESCAPE = (
     ("^ ", ""),  # the one that SentencePiece puts in front
-    ("\n ([^\n])", "\n\\1"),
+    (f"\n ([^\n{ESCAPE_SIGN}])", "\n\\1"),
+    (f"{ESCAPE_SIGN}n", "\n"),
     (f"{ESCAPE_SIGN}u", SPACE),
     (f"{ESCAPE_SIGN}e", ESCAPE_SIGN),
 )
@@ -70,8 +74,9 @@ MAX_CHARACTERS = 8_000_000
 MAX_LINE = 4_000  # characters; longer lines are cut, since one of a megabyte would be one word of a megabyte
 COVERAGE = 0.9995  # of the characters of the corpus have pieces of their own, if there is room; the others are spelled
 UNTRAINABLE = frozenset("\t\n\u2581\u2585")  # the trainer uses them as marks of its own, and skips lines that have them
-BYTES, LINE_END = 256, "\n"
-SMALLEST = BYTES + 4  # the bytes, the line end, the space, and as many characters as other pieces: one each
+LINE_ENDS = ("\n", f"{ESCAPE_SIGN}n")
+FIXED = 256 + len(LINE_ENDS) + 1  # pieces that every vocabulary has: the bytes, the line ends, the space
+SMALLEST = FIXED + 2  # characters are at most half of the rest
 
 
 class SentencePieceTokenizer:
@@ -104,10 +109,10 @@ class SentencePieceTokenizer:
     def from_model(cls, model: str | os.PathLike | bytes, num_sentinels: int = 100) -> SentencePieceTokenizer:
         """The tokenizer of a model from elsewhere, such as T5's `spiece.model`: a path, or the bytes.
 
-        The ids are those of Hugging Face's T5Tokenizer (release 5), which like the first T5 pads nothing around a
-        sentinel: white space beside it is dropped, and a word behind it begins with a space. Two differences: there
-        `</s>`, `<pad>` and `<unk>` in a text become their ids, here no text can forge an end; and of some control
-        characters (U+0085) there is an unknown in one and nothing in the other.
+        The ids are those of Hugging Face's T5Tokenizer (release 5): white space around a sentinel is dropped, and text
+        behind it begins with a space. Three things differ: there `</s>`, `<pad>` and `<unk>` in a text become their
+        ids, here no text can forge an end; the next-line character U+0085 is unknown here and a space there, alone of
+        all; and special ids say nothing in `decode`.
 
         Raises UserError where the file cannot be read or is no such model.
 
@@ -230,7 +235,7 @@ def build_sentence_piece_tokenizer(
     if kind not in KINDS:
         raise ValueError(f"kind expected one of {sorted(KINDS)}. Received: {kind!r}")
     require_room(vocabulary_size)
-    lines = list(cut_lines(sample_texts(texts), (vocabulary_size - BYTES - 2) // 2))
+    lines = list(cut_lines(sample_texts(texts), (vocabulary_size - FIXED) // 2))
     if not lines:
         raise UserError("expected texts to find pieces in. Received: none but empty ones. Take more pages, or others")
     model = io.BytesIO()
@@ -249,7 +254,7 @@ def build_sentence_piece_tokenizer(
         unk_piece=SPECIAL_TOKENS[UNKNOWN_ID],
         byte_fallback=True,
         character_coverage=1.0,  # `cut_lines` has chosen the characters
-        user_defined_symbols=[LINE_END],
+        user_defined_symbols=list(LINE_ENDS),
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         add_dummy_prefix=True,
@@ -267,7 +272,7 @@ def require_room(vocabulary_size: int) -> None:
     """Raises UserError where a vocabulary is too small for pieces."""
     if vocabulary_size < SMALLEST:
         raise UserError(
-            f"expected words.vocabulary_size of at least {SMALLEST} for pieces, since {BYTES} of them are the bytes. "
+            f"expected words.vocabulary_size of at least {SMALLEST} for pieces, since 256 of them are the bytes. "
             f"Received: {vocabulary_size}. Take more, or other tokens"
         )
 
