@@ -20,8 +20,8 @@ from tf_llm.data.shards import split_of
 from tf_llm.prepare import local
 from tf_llm.prepare.worker import WorkerConfig
 from tf_llm.text.html import strip_html
+from tf_llm.text.piece_training import build_sentence_piece_tokenizer
 from tf_llm.text.residual import UnigramCoder
-from tf_llm.text.sentence_pieces import build_sentence_piece_tokenizer
 from tf_llm.text.tokenizers import load_tokenizer
 from tf_llm.text.words import find_words, load_stop_words
 

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_llm.contracts import END_ID, PAD_ID, UNKNOWN_ID, UserError
-from tf_llm.text import sentence_pieces, tokens
-from tf_llm.text.sentence_pieces import SentencePieceTokenizer, build_sentence_piece_tokenizer, sample_texts
+from tf_llm.text import piece_training, sentence_pieces, tokens
+from tf_llm.text.piece_training import KINDS, build_sentence_piece_tokenizer, sample_texts
+from tf_llm.text.sentence_pieces import SentencePieceTokenizer
 from tf_llm.text.tokenizers import load_tokenizer
 
 CORPUS = [write_prose(seed, 20) + f"\nIn line {seed}, naïve café — 日本\n\n  indented\t{seed}" for seed in range(40)]
@@ -32,7 +33,7 @@ PIECES = "aehnt \n\n\t\0\u2581\ue000ueé日👩\u0301\u200d\ufeff\u00a0<>0_x⁇\
 texts = st.text(st.sampled_from(PIECES)) | st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@pytest.fixture(scope="module", params=sentence_pieces.KINDS)
+@pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request):
     return build_sentence_piece_tokenizer(CORPUS, 450, request.param, num_sentinels=3)
 
@@ -69,7 +70,7 @@ def find_word(tokenizer):
     return next(id for id, text in enumerate(tokenizer.spellings) if text[:1] == b" " and text[1:].isalpha())
 
 
-@pytest.mark.parametrize("module", [sentence_pieces, tokens], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [piece_training, sentence_pieces, tokens], ids=lambda module: module.__name__)
 def test_docstring_examples(module):
     result = doctest.testmod(module)
     assert result.attempted and result.failed == 0
@@ -134,7 +135,7 @@ def test_a_line_end_is_a_piece_and_words_behind_it_are_the_usual_ones(tokenizer)
 
 
 def test_the_same_texts_give_the_same_bytes(tokenizer):
-    again = [build_sentence_piece_tokenizer(iter(CORPUS), 450, kind).model for kind in sentence_pieces.KINDS]
+    again = [build_sentence_piece_tokenizer(iter(CORPUS), 450, kind).model for kind in KINDS]
     assert tokenizer.model in again and again[0] != again[1]
 
 
@@ -152,16 +153,16 @@ TINY = [
 ]
 
 
-@pytest.mark.parametrize("kind", sentence_pieces.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_corpus_too_small_for_the_vocabulary_gives_what_it_has(kind, caplog):
     for text in TINY:
-        with caplog.at_level("INFO", "tf_llm.text.sentence_pieces"):
+        with caplog.at_level("INFO", "tf_llm.text.piece_training"):
             tokenizer = build_sentence_piece_tokenizer([text], 500, kind)
         assert f"no more than {len(tokenizer.vocabulary)} pieces, of 500 asked for" in caplog.records[-1].getMessage()
         assert all(tokenizer.decode(tokenizer.encode(other)) == other for other in [*AWKWARD, *TINY[:-1]])
 
 
-@pytest.mark.parametrize("kind", sentence_pieces.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [261, 300, 700])
 def test_a_vocabulary_too_small_for_all_characters_has_the_most_frequent(kind, size):
     rng = random.Random(5)
