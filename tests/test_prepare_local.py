@@ -20,8 +20,8 @@ from tf_llm.data.shards import split_of
 from tf_llm.prepare import local
 from tf_llm.prepare.worker import WorkerConfig
 from tf_llm.text.html import strip_html
+from tf_llm.text.piece_training import build_sentence_piece_tokenizer
 from tf_llm.text.residual import UnigramCoder
-from tf_llm.text.sentence_pieces import build_sentence_piece_tokenizer
 from tf_llm.text.tokenizers import load_tokenizer
 from tf_llm.text.words import find_words, load_stop_words
 
@@ -161,7 +161,7 @@ def test_sentinels_belong_to_the_settings(archive, pieces, tmp_path):
 def test_a_vocabulary_too_small_for_pieces_is_refused_before_a_page_is_read(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(local, "read_documents", None)
     words = dataclasses.replace(make_run().words, vocabulary_size=200)
-    with pytest.raises(UserError, match=r"words\.vocabulary_size of at least 260 for pieces"):
+    with pytest.raises(UserError, match=r"words\.vocabulary_size of at least 261 for pieces"):
         local.prepare(Warc(archive), make_run(tokens="unigram", words=words), tmp_path / "data")
     assert not list(tmp_path.iterdir())
 

@@ -14,8 +14,9 @@ from tf_llm.contracts import Document
 from tf_llm.crawl.warc import Warc
 from tf_llm.text import residual
 from tf_llm.text.html import strip_html
+from tf_llm.text.piece_training import build_sentence_piece_tokenizer
 from tf_llm.text.residual import UnigramCoder
-from tf_llm.text.sentence_pieces import SentencePieceTokenizer, build_sentence_piece_tokenizer
+from tf_llm.text.sentence_pieces import SentencePieceTokenizer
 from tf_llm.text.tokenizers import CharTokenizer, WordTokenizer, build_word_tokenizer
 from tf_llm.text.words import WordsConfig, find_words
 

@@ -2,6 +2,7 @@
 
 import doctest
 import io
+import itertools
 import json
 import pickle
 import random
@@ -15,22 +16,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_llm.contracts import END_ID, PAD_ID, UNKNOWN_ID, UserError
-from tf_llm.text import sentence_pieces, tokens
-from tf_llm.text.sentence_pieces import SentencePieceTokenizer, build_sentence_piece_tokenizer, sample_texts
+from tf_llm.text import piece_training, sentence_pieces, tokens
+from tf_llm.text.piece_training import KINDS, build_sentence_piece_tokenizer, sample_texts
+from tf_llm.text.sentence_pieces import SentencePieceTokenizer
 from tf_llm.text.tokenizers import load_tokenizer
 
 CORPUS = [write_prose(seed, 20) + f"\nIn line {seed}, naïve café — 日本\n\n  indented\t{seed}" for seed in range(40)]
 AWKWARD = [
     "", " ", "\n", "\t", "\0", "\r\n", "  two  spaces  ", "\n\n\nlines\n", " \n \n", "\nThe\n The\n  The", "\n ",
-    "\n\n ", "\u2581", "\u2581\u2581a \u2581", "\ue000", "\ue000u", "\ue000e\u2581", "\ue000\ue000uu", "<unk>",
+    "\n\n ", "\n\ue000", "\n \ue000n\n", "\n\u2581", "\u2581",
+    "\u2581\u2581a \u2581", "\ue000", "\ue000u", "\ue000e\u2581", "\ue000\ue000uu", "<unk>",
     "</s><pad><s>", "<0x41>", "<extra_id_0>", " ⁇ ", "\u2585", "👩‍👩‍👧 e\u0301 \u200f", "\ufeffbom",
     "\u0378 \U000e0fff \U0010ffff", "\ufffd", "ﬁ Ⅷ",
 ]  # fmt: skip
-PIECES = "aeht \n\t\0\u2581\ue000ueé日👩\u0301\u200d\ufeff\u00a0<>0_x⁇\u0378"
+PIECES = "aehnt \n\n\t\0\u2581\ue000ueé日👩\u0301\u200d\ufeff\u00a0<>0_x⁇\u0378"
 texts = st.text(st.sampled_from(PIECES)) | st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@pytest.fixture(scope="module", params=sentence_pieces.KINDS)
+@pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request):
     return build_sentence_piece_tokenizer(CORPUS, 450, request.param, num_sentinels=3)
 
@@ -67,7 +70,7 @@ def find_word(tokenizer):
     return next(id for id, text in enumerate(tokenizer.spellings) if text[:1] == b" " and text[1:].isalpha())
 
 
-@pytest.mark.parametrize("module", [sentence_pieces, tokens], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [piece_training, sentence_pieces, tokens], ids=lambda module: module.__name__)
 def test_docstring_examples(module):
     result = doctest.testmod(module)
     assert result.attempted and result.failed == 0
@@ -98,6 +101,12 @@ def test_whatever_a_model_says_reads_the_same_here_and_in_the_graph(tokenizer, d
     assert tokenizer.graph_decode(tf.constant([ids], tf.int32)).numpy()[0].decode() == tokenizer.decode(ids)
 
 
+def test_every_short_text_of_the_signs_that_are_rewritten_comes_back(tokenizer):
+    for size in range(5):
+        for signs in itertools.product("a \n\ue000\u2581enu", repeat=size):
+            assert tokenizer.decode(tokenizer.encode("".join(signs))) == "".join(signs)
+
+
 def test_lone_surrogates_become_replacement_characters(tokenizer):
     assert tokenizer.decode(tokenizer.encode("a\ud800b\udfff")) == "a\ufffdb\ufffd"
 
@@ -118,14 +127,15 @@ def test_special_ids_and_sentinels(tokenizer):
 
 
 def test_a_line_end_is_a_piece_and_words_behind_it_are_the_usual_ones(tokenizer):
-    assert tokenizer.vocabulary[0] == "\n"
-    word, end = find_word(tokenizer), 3
+    assert tokenizer.vocabulary[:2] == ["\n", "\ue000n"]
+    word, end, indented = find_word(tokenizer), 3, 4
     text = tokenizer.spellings[word].decode().strip()
-    assert tokenizer.encode(f"{text}\n{text}\n\n{text}\n {text}")[:6] == [word, end, word, end, end, word]
+    ids = tokenizer.encode(f"{text}\n{text}\n\n{text}\n {text}\n\n {text}\n")
+    assert ids == [word, end, word, end, end, word, indented, word, end, indented, word, end]
 
 
 def test_the_same_texts_give_the_same_bytes(tokenizer):
-    again = [build_sentence_piece_tokenizer(iter(CORPUS), 450, kind).model for kind in sentence_pieces.KINDS]
+    again = [build_sentence_piece_tokenizer(iter(CORPUS), 450, kind).model for kind in KINDS]
     assert tokenizer.model in again and again[0] != again[1]
 
 
@@ -143,17 +153,17 @@ TINY = [
 ]
 
 
-@pytest.mark.parametrize("kind", sentence_pieces.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_corpus_too_small_for_the_vocabulary_gives_what_it_has(kind, caplog):
     for text in TINY:
-        with caplog.at_level("INFO", "tf_llm.text.sentence_pieces"):
+        with caplog.at_level("INFO", "tf_llm.text.piece_training"):
             tokenizer = build_sentence_piece_tokenizer([text], 500, kind)
         assert f"no more than {len(tokenizer.vocabulary)} pieces, of 500 asked for" in caplog.records[-1].getMessage()
         assert all(tokenizer.decode(tokenizer.encode(other)) == other for other in [*AWKWARD, *TINY[:-1]])
 
 
-@pytest.mark.parametrize("kind", sentence_pieces.KINDS)
-@pytest.mark.parametrize("size", [260, 300, 700])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [261, 300, 700])
 def test_a_vocabulary_too_small_for_all_characters_has_the_most_frequent(kind, size):
     rng = random.Random(5)
     letters = [chr(0x4E00 + number) for number in range(2_000)]
@@ -171,8 +181,8 @@ def test_a_corpus_without_text_is_a_one_line_error(corpus):
 
 
 def test_what_cannot_be_trained_is_refused():
-    with pytest.raises(UserError, match=r"vocabulary_size of at least 260 for pieces.* Received: 259\. Take more"):
-        build_sentence_piece_tokenizer(CORPUS, 259)
+    with pytest.raises(UserError, match=r"vocabulary_size of at least 261 for pieces.* Received: 260\. Take more"):
+        build_sentence_piece_tokenizer(CORPUS, 260)
     with pytest.raises(ValueError, match=r"expected one of \['bpe', 'unigram'\]. Received: 'words'"):
         build_sentence_piece_tokenizer(CORPUS, 500, "words")
 

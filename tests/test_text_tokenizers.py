@@ -46,7 +46,7 @@ def test_docstring_examples():
 
 
 def test_importing_text_leaves_tensorflow_alone():
-    modules = "html, words, tokenizers, sentence_pieces, builders, residual"
+    modules = "html, words, tokenizers, sentence_pieces, piece_training, builders, residual"
     code = f"import sys; from tf_llm.text import {modules}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

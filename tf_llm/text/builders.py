@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tf_llm.contracts import Tokenizer
-from tf_llm.text.sentence_pieces import build_sentence_piece_tokenizer, require_room
+from tf_llm.text.piece_training import build_sentence_piece_tokenizer, require_room
 from tf_llm.text.tokenizers import build_char_tokenizer, build_word_tokenizer
 from tf_llm.text.words import WordsConfig, find_words, load_stop_words
 

@@ -65,7 +65,7 @@ class UnigramCoder:
         if isinstance(tokenizer, SentencePieceTokenizer) and not tokenizer.is_lossless:
             raise ValueError(
                 "tokenizer expected to be of words, of characters, or lossless. Received: pieces of a model from "
-                "elsewhere, which normalises texts at no price. Train pieces with build_sentence_piece_tokenizer"
+                "elsewhere, which normalises texts at no price. Train pieces with piece_training.py"
             )
         self.tokenizer = tokenizer
         self.counts: dict[str, Counter[str]] = {}  # stream -> symbol -> how often the training texts had it

@@ -1,20 +1,21 @@
 r"""Text to token ids by pieces of words: SentencePiece (Kudo and Richardson, 2018), trained here or taken from T5.
 
-Pieces are found by "unigram" (Kudo, "Subword regularization", 2018: start with many pieces and drop those whose loss
-the likelihood of the corpus minds least) or "bpe" (Sennrich, Haddow and Birch, 2016: start with characters and join the
-pair that is seen most). Either way every text can be spelled, since a character without a piece is spelled in bytes.
+Every text can be spelled, since a character without a piece is spelled in bytes; piece_training.py finds the pieces.
 
-SentencePiece marks words by a space in front, shown as ▁ (U+2581), and puts one in front of the text. Three rewritings
-(`ESCAPE`, undone by `UNESCAPE`) make `decode(encode(text)) == text` hold for every text:
+SentencePiece marks words by a space in front, shown as ▁ (U+2581), and puts one in front of the text. Four rewritings
+(`ESCAPE`, undone by `UNESCAPE`) make `decode(encode(text)) == text` hold for every text, and a word the same piece
+wherever it stands; E is U+E000, a character for private use:
 
-    text      rewritten      why
-    U+E000    U+E000 e       makes room for the next
-    U+2581    U+E000 u       SentencePiece would give it back as a space
-    \nword    \n word        a word at the head of a line is the same piece as elsewhere; \n\n stays
+    text      rewritten   why
+    E         Ee          makes room for the next two
+    ▁         Eu          SentencePiece would give it back as a space
+    \n word   En word     the line end in front of a space; \n and En are one piece each
+    \nword    \n word     the head of a line is spelled as a word within it
 
 Lone surrogates are the exception: they are no Unicode text, and become U+FFFD. The rewritings are done by the same
 patterns in Python (`re`) and in the graph (RE2). `graph_encode` needs tensorflow-text, `graph_decode` core ops only.
 
+    >>> from tf_llm.text.piece_training import build_sentence_piece_tokenizer
     >>> tokenizer = build_sentence_piece_tokenizer(["the cat sat on the mat\n"] * 9, vocabulary_size=290, kind="bpe")
     >>> ids = tokenizer.encode("the cat\nthe yak")
     >>> [tokenizer.spellings[id] for id in ids]
@@ -28,12 +29,9 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import io
-import logging
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,32 +44,24 @@ if TYPE_CHECKING:
     import tensorflow as tf
     import tensorflow_text
 
-logger = logging.getLogger(__name__)
-
-KINDS = ("unigram", "bpe")
 SPACE, ESCAPE_SIGN = "\u2581", "\ue000"
 # Patterns and replacements that mean the same to `re` and to RE2, in the order in which they are applied.
 ESCAPE = (
     (ESCAPE_SIGN, f"{ESCAPE_SIGN}e"),
     (SPACE, f"{ESCAPE_SIGN}u"),
-    ("\n([^\n])", "\n \\1"),
+    ("\n ", f"{ESCAPE_SIGN}n "),
+    (f"\n([^\n{ESCAPE_SIGN}])", "\n \\1"),
 )
 UNESCAPE = (
     ("^ ", ""),  # the one that SentencePiece puts in front
-    ("\n ([^\n])", "\n\\1"),
+    (f"\n ([^\n{ESCAPE_SIGN}])", "\n\\1"),
+    (f"{ESCAPE_SIGN}n", "\n"),
     (f"{ESCAPE_SIGN}u", SPACE),
     (f"{ESCAPE_SIGN}e", ESCAPE_SIGN),
 )
 STRIP = (("^ +", ""),)  # all there is to undo for foreign models
 SURROGATES = re.compile("[\ud800-\udfff]")
-
-# Training takes time in proportion to the text, and learns little from more than this.
-MAX_CHARACTERS = 8_000_000
-MAX_LINE = 4_000  # characters; longer lines are cut, since one of a megabyte would be one word of a megabyte
-COVERAGE = 0.9995  # of the characters of the corpus have pieces of their own, if there is room; the others are spelled
-UNTRAINABLE = frozenset("\t\n\u2581\u2585")  # the trainer uses them as marks of its own, and skips lines that have them
-BYTES, LINE_END = 256, "\n"
-SMALLEST = BYTES + 4  # the bytes, the line end, the space, and as many characters as other pieces: one each
+LINE_ENDS = ("\n", f"{ESCAPE_SIGN}n")  # the pieces of a line end
 
 
 class SentencePieceTokenizer:
@@ -104,10 +94,10 @@ class SentencePieceTokenizer:
     def from_model(cls, model: str | os.PathLike | bytes, num_sentinels: int = 100) -> SentencePieceTokenizer:
         """The tokenizer of a model from elsewhere, such as T5's `spiece.model`: a path, or the bytes.
 
-        The ids are those of Hugging Face's T5Tokenizer (release 5), which like the first T5 pads nothing around a
-        sentinel: white space beside it is dropped, and a word behind it begins with a space. Two differences: there
-        `</s>`, `<pad>` and `<unk>` in a text become their ids, here no text can forge an end; and of some control
-        characters (U+0085) there is an unknown in one and nothing in the other.
+        The ids are those of Hugging Face's T5Tokenizer (release 5): white space around a sentinel is dropped, and text
+        behind it begins with a space. Three things differ: there `</s>`, `<pad>` and `<unk>` in a text become their
+        ids, here no text can forge an end; the next-line character U+0085 is unknown here and a space there, alone of
+        all; and special ids say nothing in `decode`.
 
         Raises UserError where the file cannot be read or is no such model.
 
@@ -210,111 +200,6 @@ class SentencePieceTokenizer:
 
     def __reduce__(self):  # neither SentencePiece's processor nor TensorFlow's travels between processes
         return SentencePieceTokenizer, (self.model, self.num_sentinels, self.is_lossless)
-
-
-def build_sentence_piece_tokenizer(
-    texts: Iterable[str], vocabulary_size: int, kind: str = "unigram", num_sentinels: int = 0
-) -> SentencePieceTokenizer:
-    """Trains the tokenizer of a corpus. The same texts give the same model, byte for byte.
-
-    Args:
-        texts: read once; of a long corpus, texts spread evenly over it are kept (`MAX_CHARACTERS`).
-        vocabulary_size: pieces, of which 256 are the bytes; special tokens and sentinels come on top. A small corpus
-            gives fewer, which is logged.
-        kind: "unigram" or "bpe".
-        num_sentinels: how many ids follow the pieces.
-
-    Raises:
-        UserError: the corpus has no text, or the vocabulary has no room beside the bytes.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"kind expected one of {sorted(KINDS)}. Received: {kind!r}")
-    require_room(vocabulary_size)
-    lines = list(cut_lines(sample_texts(texts), (vocabulary_size - BYTES - 2) // 2))
-    if not lines:
-        raise UserError("expected texts to find pieces in. Received: none but empty ones. Take more pages, or others")
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=model,
-        model_type=kind,
-        vocab_size=vocabulary_size + len(SPECIAL_TOKENS),
-        hard_vocab_limit=False,
-        pad_id=PAD_ID,
-        eos_id=END_ID,
-        unk_id=UNKNOWN_ID,
-        bos_id=-1,  # there is none
-        pad_piece=SPECIAL_TOKENS[PAD_ID],
-        eos_piece=SPECIAL_TOKENS[END_ID],
-        unk_piece=SPECIAL_TOKENS[UNKNOWN_ID],
-        byte_fallback=True,
-        character_coverage=1.0,  # `cut_lines` has chosen the characters
-        user_defined_symbols=[LINE_END],
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        add_dummy_prefix=True,
-        max_sentence_length=4 * MAX_LINE,  # in bytes
-        num_threads=2,  # fixed: sums of rounded numbers differ with the number of threads
-        minloglevel=2,  # errors only, and those are raised
-    )
-    tokenizer = SentencePieceTokenizer(model.getvalue(), num_sentinels)
-    if (size := len(tokenizer.vocabulary)) < vocabulary_size:
-        logger.info("the corpus has no more than %s pieces, of %s asked for", f"{size:,}", f"{vocabulary_size:,}")
-    return tokenizer
-
-
-def require_room(vocabulary_size: int) -> None:
-    """Raises UserError where a vocabulary is too small for pieces."""
-    if vocabulary_size < SMALLEST:
-        raise UserError(
-            f"expected words.vocabulary_size of at least {SMALLEST} for pieces, since {BYTES} of them are the bytes. "
-            f"Received: {vocabulary_size}. Take more, or other tokens"
-        )
-
-
-def sample_texts(texts: Iterable[str], max_characters: int = MAX_CHARACTERS) -> list[str]:
-    """Every text, or every second, fourth, … of them, such that all fit. Holds at most one text more at a time.
-
-    >>> sample_texts(["aa", "bb", "cc", "dd", "ee"], max_characters=6)
-    ['aa', 'cc', 'ee']
-    """
-    kept, size, step = [], 0, 1
-    for number, text in enumerate(texts):
-        if number % step:
-            continue
-        kept.append(text[:max_characters])
-        size += len(kept[-1])
-        while size > max_characters:
-            kept, step = kept[::2], 2 * step
-            size = sum(map(len, kept))
-    return kept
-
-
-def cut_lines(texts: Sequence[str], max_characters: int) -> Iterator[str]:
-    """The lines of texts, cut wherever there is a character that gets no piece of its own.
-
-    Pieces of their own get the most frequent characters, at most so many, that make up `COVERAGE` of the texts.
-
-    >>> list(cut_lines(["abc\\nab", "", "a b"], max_characters=2))
-    ['ab', 'ab', 'a b']
-    """
-    counts = Counter()
-    for text in texts:
-        counts.update(text)
-    for character in UNTRAINABLE | {" "} | set(filter(SURROGATES.match, counts)):
-        del counts[character]
-    alphabet, left = [], counts.total() * (1 - COVERAGE)
-    rest = counts.total()
-    for character in sorted(counts, key=lambda character: (-counts[character], character))[:max_characters]:
-        if rest <= left:
-            break
-        alphabet.append(character)
-        rest -= counts[character]
-    if not alphabet:
-        return
-    line = re.compile(f"[ {re.escape(''.join(alphabet))}]{{1,{MAX_LINE}}}")
-    for text in texts:
-        yield from (found for found in line.findall(text) if not found.isspace())
 
 
 def _load_processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
