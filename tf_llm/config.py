@@ -40,7 +40,7 @@ class RunConfig:
     """All settings of a run. The defaults are those of the recipe `article`."""
 
     recipe: str = "article"  # the name under which the settings were put together
-    tokens: str = "words"  # what the model reads and says: "words" or "characters"
+    tokens: str = "words"  # what the model reads and says, one of TOKENS
     html: HtmlConfig = dataclasses.field(default_factory=HtmlConfig)
     words: WordsConfig = dataclasses.field(default_factory=WordsConfig)
     shards: ShardConfig = dataclasses.field(default_factory=ShardConfig)
