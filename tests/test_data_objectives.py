@@ -34,7 +34,7 @@ def make_row(block, seed=(0, 0), shorten=False):
 
 def test_docstring_examples():
     result = doctest.testmod(objectives)
-    assert result.attempted == 5 and result.failed == 0
+    assert result.attempted >= 7 and result.failed == 0
 
 
 def test_padding_has_no_weight_and_stands_behind_the_source():

@@ -14,7 +14,7 @@ SUMMARY = {
     "bigram_nats_per_token": 4.5, "validation_bits_per_byte": 2.8, "unigram_bits_per_byte": 2.9,
     "bigram_bits_per_byte": 2.6, "removed_bits_per_byte": 1.5, "tokens_per_second": 7654.3, "seconds": 150.2,
     "steps": 1234, "parameters": 7_000_000, "train_tokens": 1_000_000, "validation_tokens": 20_000,
-    "bigram_words": 19_000,
+    "bigram_tokens": 19_000,
 }  # fmt: skip
 ABOUT = {"steps": {"pages": 12, "stop words": 3456}, "rejections": {"no text": 2}, "stop_words": "own list"}
 

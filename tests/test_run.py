@@ -1,0 +1,129 @@
+"""Whole runs in one process: every recipe, every objective and every architecture, small."""
+
+import dataclasses
+import json
+import math
+
+import keras
+import pytest
+from archives import write_warc
+
+import tf_llm
+from tf_llm.config import RunConfig
+from tf_llm.crawl import Warc
+from tf_llm.data.denoising import plan_denoisers
+from tf_llm.data.objectives import ObjectiveConfig
+from tf_llm.data.pairs import write_pairs
+from tf_llm.data.shards import ShardConfig
+from tf_llm.recipes import RECIPES
+from tf_llm.text.tokenizers import CharTokenizer
+
+
+def vary(run, stage, **changes):
+    return dataclasses.replace(run, **{stage: dataclasses.replace(getattr(run, stage), **changes)})
+
+
+def shrink(run, **model):
+    """The same run with a model and a vocabulary that take seconds."""
+    run = dataclasses.replace(
+        run,
+        words=dataclasses.replace(run.words, vocabulary_size=400),
+        model=dataclasses.replace(
+            run.model, vocabulary_size=503, d_model=16, num_heads=2, d_ff=32, num_layers=1, **model
+        ),
+        shards=dataclasses.replace(run.shards, validation_fraction=0.2),
+        workers=dataclasses.replace(run.workers, processes=1),
+    )
+    return vary(run, "training", steps=3, warmup_steps=1, batch_size=8, precision="float32")
+
+
+def train(run, shards, workdir):
+    keras.utils.set_random_seed(0)
+    model = tf_llm.build_model(run.model)
+    model.compile(optimizer=tf_llm.build_optimizer(run.training), loss=tf_llm.build_loss(run.training))
+    return tf_llm.train(model, shards, run, workdir)
+
+
+def check(summary, workdir):
+    assert summary["steps"] == 3 and math.isfinite(summary["validation_nats_per_token"])
+    assert summary["validation_bits_per_byte"] > summary["removed_bits_per_byte"] >= 0
+    assert summary["bigram_nats_per_token"] <= summary["unigram_nats_per_token"] * 1.1
+    assert (workdir / "report.md").read_text().count("this model  ") == 3
+    said = tf_llm.Generator.load(workdir)("the old kettle", max_new_tokens=5)
+    assert isinstance(said, str) and "<extra_id" not in said
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return write_warc(tmp_path_factory.mktemp("archive") / "pages.warc.gz", pages=60)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains_reports_and_writes(archive, tmp_path, recipe):
+    run = shrink(RECIPES[recipe]())
+    summary = train(run, tf_llm.prepare(Warc(archive), run, tmp_path / "data"), tmp_path)
+    check(summary, tmp_path)
+    assert summary["recipe"] == recipe
+    assert (summary["removed_bits_per_byte"] == 0) == (run.tokens == "unigram")
+    train_lines = [line for line in map(json.loads, (tmp_path / "metrics.jsonl").open()) if line["split"] == "train"]
+    assert all(("bits_per_byte" in line) == (run.objective.kind == "prefix_lm") for line in train_lines)
+
+
+@pytest.mark.parametrize("architecture", ["rnn", "cnn"])
+def test_the_baselines_are_trained_by_the_same_command(archive, tmp_path, architecture):
+    run = shrink(RECIPES["transformer"](), architecture=architecture)
+    check(train(run, tf_llm.prepare(Warc(archive), run, tmp_path / "data"), tmp_path), tmp_path)
+
+
+def test_the_mixture_of_denoisers_trains_on_the_windows_of_t5(archive, tmp_path):
+    t5 = RECIPES["t5"]()
+    source_length, target_length = plan_denoisers(t5.shards.block_length)
+    run = dataclasses.replace(
+        t5,
+        objective=ObjectiveConfig(kind="denoisers"),
+        model=dataclasses.replace(t5.model, source_length=source_length, target_length=target_length),
+        shards=dataclasses.replace(t5.shards, overlap=t5.shards.block_length - target_length + 1),
+    )
+    run = shrink(run)
+    check(train(run, tf_llm.prepare(Warc(archive), run, tmp_path / "data"), tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_pairs_of_texts_are_learned(tmp_path, packed):
+    """A task with an answer: the letters of a word in capitals. Packed rows hold several words."""
+    letters = "abcdefgh"
+    words = ["".join(letters[(n // 8**place) % 8] for place in range(3)) for n in range(512)]
+    tokenizer = CharTokenizer([*letters, *letters.upper()])
+    pairs = [(word, word.upper()) for word in words]
+    shards = write_pairs(pairs, tokenizer, tmp_path / "data", 12, 12, packed=packed, validation_fraction=0.1)
+    run = RunConfig(
+        tokens="characters",
+        words=dataclasses.replace(RunConfig().words, vocabulary_size=16),
+        objective=ObjectiveConfig(kind="pairs", packed=packed),
+        shards=ShardConfig(block_length=24, overlap=0),
+        model=dataclasses.replace(
+            RECIPES["best"]().model,
+            vocabulary_size=19,
+            source_length=12,
+            target_length=12,
+            num_layers=1,
+            d_model=32,
+            num_heads=2,
+            d_ff=64,
+            packed=packed,
+        ),
+        training=dataclasses.replace(
+            RECIPES["best"]().training, steps=150, learning_rate=1e-2, warmup_steps=10, precision="float32"
+        ),
+    )
+    summary = train(run, shards, tmp_path / "run")
+    assert summary["accuracy"] > 0.9
+    if packed:
+        plain = shards.train.tokens // 4  # pairs: three letters and an end each
+        assert shards.train.blocks < plain / 2
+    else:  # greedy answers of the reloaded model
+        generate = tf_llm.Generator.load(tmp_path / "run")
+        from tf_llm.decoding.strategies import Greedy
+
+        answers = generate(words[:50], strategy=Greedy())
+        assert sum(answer == word.upper() for answer, word in zip(answers, words, strict=False)) > 40
