@@ -9,6 +9,8 @@ import tensorflow as tf
 from tf_llm.contracts import END_ID, PAD_ID
 from tf_llm.decoding.strategies import Sample, decode
 
+FRAMES = ("page", "request")
+
 
 class Generator:
     """Continues texts.
@@ -19,14 +21,18 @@ class Generator:
     Args:
         model: an encoder–decoder with `build_start`, `build_step`, `empty_cache` and `config`, as `model.EncoderDecoder`.
         tokenizer: a `contracts.Tokenizer`.
+        frame: what a prompt is: "page", the first words of one, which goes on; or "request", the whole source with
+            END_ID behind it, as T5 is given it, answered by T tokens at most.
 
     >>> generate = Generator(model, tokenizer)                            # doctest: +SKIP
     >>> generate("The transformer architecture", max_new_tokens=12)       # doctest: +SKIP
     'attention layers, output shape (batch_size, length)'
     """
 
-    def __init__(self, model, tokenizer):
-        self.tokenizer = tokenizer
+    def __init__(self, model, tokenizer, frame="page"):
+        if frame not in FRAMES:
+            raise ValueError(f"frame expected one of {sorted(FRAMES)}. Received: {frame!r}")
+        self.tokenizer, self.frame = tokenizer, frame
         self.source_length, self.target_length = model.config.source_length, model.config.target_length
         self._start, self._step, self._empty_cache = model.build_start(), model.build_step(), model.empty_cache
         self._decode = {}  # strategy -> compiled function
@@ -49,6 +55,9 @@ class Generator:
         if not texts:
             return []
         read = [[END_ID, *self.tokenizer.encode(text)] for text in texts]  # END_ID: a page begins, as in training
+        if self.frame == "request":
+            read = [[*ids[1 : self.source_length], END_ID] for ids in read]
+            max_new_tokens = min(max_new_tokens, self.target_length)
         said = [[] for _ in texts]
         for round_ in range(-(-max_new_tokens // self.target_length)):
             spoken = self._say([ids + more for ids, more in zip(read, said, strict=True)], strategy, seed + round_)
