@@ -318,10 +318,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
     folder: Path
     asked: Counter
 
-    def do_HEAD(self):  # noqa: N802
+    def do_HEAD(self):
         self.answer(send_body=False)
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.answer(send_body=True)
 
     def answer(self, send_body):
@@ -335,6 +335,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             files = [path for path in sorted(self.folder.iterdir()) if commit == COMMITS["main"] or "old" in path.name]
             rows = [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0" * 40} for path in files]
             whole = {"id": "our/model", "sha": commit, "siblings": [{"rfilename": row["path"]} for row in rows]}
+            whole |= {"private": False, "downloads": 0, "likes": 0, "tags": []}
             body = json.dumps(rows if kind == "tree" else whole).encode()
             return self.send(200, body, {"Content-Type": "application/json"}, send_body)
         if path.startswith("/api/models/our/gated"):
