@@ -255,8 +255,8 @@ def test_a_loaded_model_is_tuned_and_checkpointed_like_any_other(precision, save
     batch = make_batch(model.config)
     targets = np.roll(batch[DECODER_IDS], -1, axis=1)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss, jit_compile=False)
-    losses = model.fit(batch, targets, epochs=20, verbose=0).history["loss"]
+    model.compile(optimizer=keras.optimizers.Adam(0.02), loss=loss, run_eagerly=True)
+    losses = model.fit(batch, targets, epochs=10, verbose=0).history["loss"]
     assert losses[-1] < 0.8 * losses[0]
     Checkpoints(tmp_path / "checkpoints", model).save()
     other, _ = from_pretrained(saved, **LENGTHS, precision=precision)
