@@ -1,6 +1,7 @@
 """T5 here and in transformers: the same tensors under two sets of names, the same numbers out of both."""
 
 import dataclasses
+import doctest
 import math
 import re
 from pathlib import Path
@@ -321,3 +322,8 @@ def test_greedy_decoding_says_what_transformers_says(config):
     assert len({tuple(row) for row in ours.tolist()}) > 25  # the sources matter
     np.testing.assert_array_equal(ours[:, : theirs.shape[1]], theirs)
     assert not ours[:, theirs.shape[1] :].any()
+
+
+def test_examples_in_docstrings():
+    result = doctest.testmod(hugging_face)
+    assert result.attempted and not result.failed

@@ -1,10 +1,12 @@
 """Models by name have exactly the parameters that were published."""
 
 import dataclasses
+import doctest
 import math
 
 import pytest
 
+from tf_llm.model import sizes
 from tf_llm.model.config import ModelConfig
 from tf_llm.model.encoder_decoder import build_model
 from tf_llm.model.hugging_face import config_to_hugging_face, list_tensors
@@ -77,3 +79,8 @@ def test_a_size_takes_changes_and_unknown_names_list_the_known():
     assert build_size("t5_base", target_length=7) == dataclasses.replace(SIZES["t5_base"], target_length=7)
     with pytest.raises(ValueError, match=r"size expected one of \['base', .*'transformer_big'\]\. Received: 'huge'"):
         build_size("huge")
+
+
+def test_examples_in_docstrings():
+    result = doctest.testmod(sizes)
+    assert result.attempted and not result.failed
