@@ -15,9 +15,12 @@ _LAZY = {
     "build_loss": "tf_llm.training.losses",
     "build_model": "tf_llm.model.encoder_decoder",
     "build_optimizer": "tf_llm.training.optimizers",
+    "build_size": "tf_llm.model.sizes",
     "choose_precision": "tf_llm.training.distribution",
+    "from_pretrained": "tf_llm.load",
     "load_model": "tf_llm.load",
     "recipes": "tf_llm",
+    "save_pretrained": "tf_llm.load",
     "strategy": "tf_llm.training.distribution",
     "train": "tf_llm.run",
 }
