@@ -10,6 +10,7 @@ import tf_llm.flags
 from tf_llm.config import STAGES, flatten
 from tf_llm.contracts import UserError
 from tf_llm.crawl import CommonCrawl, JsonLines, SelfCrawl, Warc
+from tf_llm.model.sizes import SIZES
 from tf_llm.recipes import RECIPES
 
 
@@ -51,6 +52,14 @@ def test_flags_change_what_they_name():
     assert {name: value for name, value in changed.items() if value != before[name]} == {
         "tokens": "characters", "model.num_layers": 3, "training.learning_rate": 0.5, "html.main_content": False,
     }  # fmt: skip
+
+
+def test_a_size_takes_the_place_of_the_recipes_model_and_leaves_its_lengths():
+    parse("--recipe=transformer", "--size=tiny", "--model.d_ff=99")
+    run, tiny = tf_llm.flags.build_run(), SIZES["tiny"]
+    assert (run.model.d_model, run.model.positions, run.model.d_ff) == (tiny.d_model, tiny.positions, 99)
+    lengths = (run.model.source_length, run.model.target_length, run.model.vocabulary_size)
+    assert lengths == (64, 64, 8_003) and run.training == RECIPES["transformer"]().training
 
 
 @pytest.mark.parametrize(

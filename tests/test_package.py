@@ -35,8 +35,8 @@ def test_importing_the_package_is_light():
 
 
 def test_python_in_the_readme_uses_what_there_is():
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    used = {ast.unparse(node) for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Attribute)}
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+    used = {ast.unparse(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)}
     ours = sorted(name for name in used if re.fullmatch(r"tf_llm(\.\w+)+", name))
     assert len(ours) > 7
     for name in ours:

@@ -18,6 +18,7 @@ from tf_llm.contracts import UserError
 from tf_llm.crawl import CommonCrawl, JsonLines, SelfCrawl, Warc
 from tf_llm.crawl.common_crawl import INDEX_ADDRESS
 from tf_llm.crawl.download import answers
+from tf_llm.model.sizes import SIZES, build_size
 from tf_llm.recipes import RECIPES
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ SOURCES = ("auto", "common_crawl", "self_crawl", *FILE_SOURCES)
 def define_flags():
     """Defines the flags of a run and of its source. Call it once, before `launch`."""
     flags.DEFINE_enum("recipe", "article", sorted(RECIPES), "The settings to begin with.")
+    flags.DEFINE_enum("size", None, sorted(SIZES), "A model by name, in place of the recipe's; its lengths stay.")
     flags.DEFINE_enum("tokens", None, sorted(TOKENS), "What the model reads and says.")
     for stage, config in STAGES.items():
         comments = dict(FIELD.findall(inspect.getsource(config)))
@@ -55,6 +57,9 @@ def build_run():
     run = RECIPES[flags.FLAGS.recipe]()
     changes = {} if flags.FLAGS.tokens is None else {"tokens": flags.FLAGS.tokens}
     try:
+        if flags.FLAGS.size is not None:
+            kept = {name: getattr(run.model, name) for name in ("vocabulary_size", "source_length", "target_length")}
+            run = dataclasses.replace(run, model=build_size(flags.FLAGS.size, **kept))
         for stage, config in STAGES.items():
             given = {field.name: flags.FLAGS[f"{stage}.{field.name}"].value for field in dataclasses.fields(config)}
             given = {name: value for name, value in given.items() if value is not None}
