@@ -25,6 +25,8 @@ from tf_llm.training.distribution import choose_precision, detect, strategy
 from tf_llm.training.optimizers import TrainingConfig
 from tf_llm.training.trainer import Trainer
 
+DECAY = {"adamw_rms": {"weight_decay": 0.1}, "muon": {"weight_decay": 0.1}}
+
 # === Two devices, in a process of their own ===
 
 
@@ -101,6 +103,12 @@ def main(folder):
         for optimizer in ("adam", "gradient_descent")
         for clip_norm in (0.0, 0.1)
     }
+    compared |= {
+        optimizer: _compare_training(
+            folder / optimizer, devices, optimizer=optimizer, label_smoothing=0.1, **DECAY.get(optimizer, {})
+        )
+        for optimizer in ("adamw_rms", "adafactor", "muon")
+    }
     print(
         json.dumps(
             {
@@ -133,6 +141,13 @@ def test_two_devices_train_as_one(two_devices, optimizer, clip_norm):
     assert difference["weights"] < 1e-5 and difference["moved"] > 0.005
     assert difference["sums"] < 1e-3  # nats of up to 28 targets, in float32
     assert difference["evaluated"] < 1e-3
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_rms", "adafactor", "muon"])
+def test_two_devices_train_as_one_with_decay_and_smoothing(two_devices, optimizer):
+    difference = two_devices["training"][optimizer]
+    assert difference["weights"] < 1e-5 and difference["moved"] > 0.005
+    assert difference["sums"] < 1e-3
 
 
 def test_stock_fit_is_right_behind_a_trainer(two_devices):

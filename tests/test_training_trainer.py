@@ -1,6 +1,7 @@
 """The training loop on a tiny model: its sums against numpy, resuming bit for bit, damage, and the clock."""
 
 import contextlib
+import dataclasses
 import doctest
 import functools
 import itertools
@@ -18,6 +19,7 @@ from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, UserError
 from tf_llm.training import checkpoints as checkpoints_module
 from tf_llm.training import trainer as trainer_module
 from tf_llm.training.checkpoints import Checkpoints
+from tf_llm.training.losses import build_loss
 from tf_llm.training.optimizers import TrainingConfig, build_optimizer, learning_rate_at
 from tf_llm.training.trainer import Sums, Trainer
 
@@ -44,7 +46,7 @@ def build_tiny_model(config, dropout=0.2, output_l2=0.01, seed=0):
     regularizer = keras.regularizers.L2(output_l2) if output_l2 else None
     logits = keras.layers.Dense(VOCABULARY, kernel_regularizer=regularizer, name="output")(hidden)
     model = keras.Model({SOURCE_IDS: source_ids, DECODER_IDS: decoder_ids}, logits)
-    model.compile(build_optimizer(config), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(build_optimizer(config), build_loss(config))
     return model
 
 
@@ -176,6 +178,24 @@ def test_l2_trains_and_is_not_reported():
     np.testing.assert_allclose(kernels[0] - kernels[1], 0.1 * 2 * 0.5 * before, rtol=1e-4, atol=1e-6)
 
 
+def test_smoothing_trains_and_is_not_reported():
+    weights, reported, evaluated = [], [], []
+    for label_smoothing in (0.0, 0.4):
+        config = TrainingConfig(optimizer="gradient_descent", learning_rate=0.1, label_smoothing=label_smoothing)
+        trainer = build_trainer(config, dropout=0.0)
+        evaluated.append(dataclasses.astuple(trainer.evaluate(make_tiny_batches().take(2))))
+        reported.append(trainer.train_step(next(iter(make_tiny_batches()))).numpy())
+        weights.append(trainer.model.get_layer("output").kernel.numpy())
+    np.testing.assert_allclose(*reported, rtol=1e-6)
+    np.testing.assert_allclose(*evaluated, rtol=1e-6)
+    assert np.abs(weights[0] - weights[1]).max() > 1e-4
+
+
+def test_smoothing_that_was_not_compiled_is_refused():
+    with pytest.raises(UserError, match=r"compiled with a label_smoothing of 0\.1\. Received: 0\.0\. Call model\.comp"):
+        Trainer(build_tiny_model(TrainingConfig()), one_cpu(), TrainingConfig(label_smoothing=0.1))
+
+
 def test_gradients_are_cut_to_their_global_norm():
     updates = {}
     for clip_norm in (0.0, 0.01):
@@ -240,7 +260,7 @@ def test_models_that_were_compiled_otherwise_are_refused(compile_arguments, rece
 # === Resuming ===
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adamw_rms", "adafactor", "lion", "muon"])
 def test_resumed_equals_uninterrupted(tmp_path, optimizer, caplog):
     settings = {"optimizer": optimizer, "schedule": "cosine", "warmup_steps": 3, "clip_norm": 0.5}
     whole, whole_checkpoints, whole_notes = build_run(tmp_path / "whole", steps=10, **settings)

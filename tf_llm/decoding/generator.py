@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_llm.contracts import END_ID, PAD_ID
+from tf_llm.decoding.beam import Beam, decode_beams, repeat_rows
 from tf_llm.decoding.strategies import Sample, decode
 
 
@@ -14,7 +15,8 @@ class Generator:
     """Continues texts.
 
     The model was trained to continue a window of S tokens by up to T more. A longer continuation is a chain of such
-    windows, just as a page was cut for training: what was said last is the source of what is said next.
+    windows, just as a page was cut for training: what was said last is the source of what is said next. `Beam` searches
+    each window alone and goes on from its best hypothesis; the others are forgotten at its end.
 
     Args:
         model: an encoder–decoder with `build_start`, `build_step`, `empty_cache` and `config`, as `model.EncoderDecoder`.
@@ -37,7 +39,7 @@ class Generator:
         Args:
             prompts: a string, or a list of strings. Words that the tokenizer does not keep are passed over.
             max_new_tokens: tokens to say at most; a continuation may end earlier by itself.
-            strategy: see strategies.py; None is `Sample(temperature=0.8, top_k=40)`.
+            strategy: see strategies.py, or a `Beam`; None is `Sample(temperature=0.8, top_k=40)`.
             seed: the same seed gives the same continuation.
 
         Returns:
@@ -81,4 +83,9 @@ class Generator:
             return logits[:, :, : self.tokenizer.vocabulary_size], cache  # the model may have room for more words
 
         rows = source.shape[0]
-        return decode(step, self._empty_cache(rows), strategy, rows, self.target_length, seed)
+        cache = self._empty_cache(rows)
+        if isinstance(strategy, Beam):
+            fixed = repeat_rows(fixed, strategy.num_beams)
+            ids, _ = decode_beams(step, cache, strategy, rows, self.target_length)  # [N, W, T]
+            return ids[:, 0]  # the best
+        return decode(step, cache, strategy, rows, self.target_length, seed)

@@ -1,11 +1,13 @@
 """From the model's logits to the next token, again and again. Nothing here knows what kind of model gives the logits.
 
-A strategy chooses one token a row; `decode` calls the model's step and the strategy until every row has ended.
+A strategy chooses one token a row; `decode` calls the model's step and the strategy until every row has ended. The
+search over several hypotheses a row is in beam.py.
 
 Glossary: N rows, T tokens at most, V vocabulary.
 """
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
@@ -52,6 +54,16 @@ class Sample:
         return tf.random.stateless_categorical(logits, 1, seed, dtype=tf.int32)[:, 0]
 
 
+def hide(logits, ids):
+    """Makes ids impossible: logits [N, V] -> [N, V] with minus infinity in their columns.
+
+    >>> hide(tf.constant([[0.1, 0.9, 0.3]]), ids=(0, 2)).numpy().tolist()
+    [[-inf, 0.8999999761581421, -inf]]
+    """
+    columns = tf.one_hot(tf.constant(ids, tf.int32), logits.shape[-1], on_value=True, off_value=False)  # [ids, V]
+    return tf.where(tf.reduce_any(columns, axis=0), tf.constant(-math.inf, logits.dtype), logits)
+
+
 def decode(step, state, strategy, num_rows, max_tokens, seed):
     """Says up to `max_tokens` tokens a row, as one loop in the graph, which stops as soon as every row has ended.
 
@@ -69,9 +81,7 @@ def decode(step, state, strategy, num_rows, max_tokens, seed):
 
     def say(position, token_ids, ended, said, state):
         logits, state = step(token_ids[:, None], position, state)
-        logits = logits[:, 0]  # [N, V]
-        hidden = tf.reduce_any(tf.one_hot(NEVER_SAID, logits.shape[-1], on_value=True, off_value=False), axis=0)
-        chosen = strategy(tf.where(hidden, logits.dtype.min, logits), tf.stack([seed, position]))
+        chosen = strategy(hide(logits[:, 0], NEVER_SAID), tf.stack([seed, position]))  # [N]
         token_ids = tf.where(ended, PAD_ID, chosen)  # [N]
         said = tf.where(tf.range(max_tokens) == position, token_ids[:, None], said)  # [N, T]
         return position + 1, token_ids, ended | (token_ids == END_ID), said, state

@@ -1,4 +1,4 @@
-"""Optimisers by name, and the learning rate as a function of progress.
+"""Optimisers by name, and the learning rate as a function of the step.
 
 Every optimiser here is Keras's own class with one repair. Keras's TensorFlow backend hands an embedding's gradient to
 the optimiser as IndexedSlices, whose rows repeat when a token occurs more than once in a batch, and does not add the
@@ -6,10 +6,15 @@ repetitions up first: Adam squares four small gradients where it should square t
 wrong in the same way. One row looked up four times, three Adam steps of 0.1, a constant gradient: stock Keras moves the
 row by -0.600, and by -0.300 where it is given the same gradient as a dense tensor. `DenseGradients` adds the
 repetitions up in `apply`, where both stock `model.fit` and the trainer of this package pass.
+
+Weight decay is decoupled (Loshchilov and Hutter 2019): each step takes rate · decay · weight off the weight itself.
+It pulls on matrices and embeddings alone. A norm, a bias or a position has no size that a smaller one would do for.
 """
 
 import dataclasses
+import functools
 import math
+import re
 
 import keras
 import tensorflow as tf
@@ -23,7 +28,9 @@ class TrainingConfig:
     learning_rate: float = 1e-4  # the peak, where the schedule is not constant
     schedule: str = "constant"  # a key of SCHEDULES
     warmup_steps: int = 0  # steps in which the rate climbs from 0
+    weight_decay: float = 0.0  # for the optimisers that know it: of matrices and embeddings, times the rate, a step
     clip_norm: float = 0.0  # global norm to which gradients are cut; 0 cuts nothing
+    label_smoothing: float = 0.0  # share of each target that the other tokens get; what is reported stays unsmoothed
     batch_size: int = 16  # rows of a batch over all devices
     steps: int = 0  # optimiser steps; 0 plans as many as `seconds` has room for, after timing the first ones
     seconds: float = 150.0  # of training, when `steps` is 0
@@ -41,8 +48,9 @@ class TrainingConfig:
         self._check("batch_size", "a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
         for name in ("warmup_steps", "steps"):
             self._check(name, "a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)
-        for name in ("clip_norm", "seconds"):
+        for name in ("weight_decay", "clip_norm", "seconds"):
             self._check(name, "a finite number of at least 0", lambda value: 0 <= value < math.inf)
+        self._check("label_smoothing", "a share in [0, 1)", lambda value: 0 <= value < 1)
         for name in ("log_seconds", "evaluate_seconds", "checkpoint_seconds"):  # infinity is never
             self._check(name, "a number of at least 0", lambda value: value >= 0)
         self._check("seed", "a whole number in [0, 2**32)", lambda value: _is_whole(value) and 0 <= value < 2**32)
@@ -50,6 +58,11 @@ class TrainingConfig:
         self._check("precision", '"auto" or the name of a Keras dtype policy', lambda value: isinstance(value, str))
         if not self.steps and not self.seconds:
             raise ValueError("training.steps or training.seconds expected above 0. Received: 0 for both")
+        if self.weight_decay and self.optimizer not in DECAYING:
+            raise ValueError(
+                f"training.optimizer expected one of {sorted(DECAYING)} where there is a weight_decay. Received: "
+                f"{self.optimizer!r}. Choose one of them, or weight_decay=0"
+            )
 
     def _check(self, name, expected, holds):
         value = getattr(self, name)
@@ -68,6 +81,8 @@ def _is_whole(value):
 class DenseGradients:
     """Mixed into a Keras optimiser: adds up repeated rows of embedding gradients before anything else sees them.
 
+    It also says which weights decay, where the optimiser is one that lets them: Keras, left alone, takes all.
+
     Attributes:
         gradients_are_reduced: switches off the optimiser's own sum over replicas, in a graph that is drawn while it is
             True: for a training step that has summed the gradients already (it must, to clip by their global norm).
@@ -79,8 +94,27 @@ class DenseGradients:
         """Applies gradients, dense or IndexedSlices, to the variables (see `keras.optimizers.Optimizer.apply`)."""
         super().apply([None if g is None else tf.convert_to_tensor(g) for g in grads], trainable_variables)
 
+    def build(self, variables):
+        """Makes the state for these variables (see `keras.optimizers.Optimizer.build`)."""
+        if not self.built:
+            self.exclude_from_weight_decay(var_list=[variable for variable in variables if not is_decayed(variable)])
+        super().build(variables)
+
     def _all_reduce_sum_gradients(self, grads_and_vars):
         return grads_and_vars if self.gradients_are_reduced else super()._all_reduce_sum_gradients(grads_and_vars)
+
+    def _apply_weight_decay(self, variables):
+        if self.weight_decay:  # Keras would multiply every weight by 0 and take that off
+            super()._apply_weight_decay(variables)
+
+
+def is_decayed(variable):
+    """Whether weight decay pulls on a variable: on matrices and tables of words, not on norms, biases and positions.
+
+    >>> is_decayed(keras.Variable(np.ones((2, 2)), name="kernel")), is_decayed(keras.Variable(np.ones(2), name="gamma"))
+    (True, False)
+    """
+    return len(variable.shape) > 1 and not re.search("position|bias|norm", variable.path)
 
 
 @keras.saving.register_keras_serializable("tf_llm")
@@ -98,20 +132,97 @@ class Adam(DenseGradients, keras.optimizers.Adam):
     """Adam: running means of the gradient and of its square (Kingma and Ba 2015); the article's choice."""
 
 
+@keras.saving.register_keras_serializable("tf_llm")
+class AdamW(DenseGradients, keras.optimizers.AdamW):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+
+@keras.saving.register_keras_serializable("tf_llm")
+class RmsScaledAdamW(DenseGradients, keras.optimizers.AdamW):
+    """AdamW whose step is measured in the size of the weight, as Adafactor's is: times max(0.001, RMS of the weight).
+
+    T5's weights have very different sizes (its table begins at 1, its kernels far below), and plain AdamW diverges on
+    them; with this T5 trains as well as with Adafactor, or better (nanoT5, Nawrot 2023). Decay goes by the plain rate.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable (see `keras.optimizers.Optimizer.update_step`)."""
+        size = tf.sqrt(tf.reduce_mean(tf.square(variable)))
+        super().update_step(gradient, variable, learning_rate * tf.maximum(size, 1e-3))
+
+
+@keras.saving.register_keras_serializable("tf_llm")
+class Adafactor(DenseGradients, keras.optimizers.Adafactor):
+    """Adafactor: squares of a matrix's gradients, kept as means by row and by column (Shazeer and Stern 2018).
+
+    As T5 uses it: no momentum, updates cut to an RMS of 1, steps in the size of the weight. Keras keeps the rate at or
+    below 1/√step, with `relative_step` and without, and stores the squares in full besides, so memory is not saved.
+    """
+
+
+@keras.saving.register_keras_serializable("tf_llm")
+class Lion(DenseGradients, keras.optimizers.Lion):
+    """Lion: the sign of a running mean (Chen et al. 2023).
+
+    Each weight moves by the whole rate, whatever its gradient: a tenth of Adam's rate is a good first guess.
+    """
+
+
+@keras.saving.register_keras_serializable("tf_llm")
+class Muon(DenseGradients, keras.optimizers.Muon):
+    """Muon: the running mean of a matrix's gradient, made orthogonal (Jordan et al. 2024), in steps of Adam's size
+    (Liu et al. 2025). Tables, the output embedding, positions, norms and biases, which are no maps between hidden
+    vectors, go by Adam.
+
+    Keras tells them apart by their number of dimensions and by a search in their paths. Five Newton–Schulz iterations,
+    in float32, stand for the singular value decomposition.
+    """
+
+    def __init__(self, learning_rate=0.001, exclude_layers=("embedding", "table", "position", "bias"), **kwargs):
+        super().__init__(learning_rate, exclude_layers=list(exclude_layers), **kwargs)
+
+    def _apply_weight_decay(self, variables):
+        # Keras's Muon decays weights on its own, in a way that a variable with copies on several devices refuses.
+        if self.weight_decay:
+            keras.optimizers.Optimizer._apply_weight_decay(self, variables)
+
+
+# Peak rate -> the optimiser; those in DECAYING take a `weight_decay`, too.
 # "Gradient descent" is stochastic here as everywhere: the gradient of one batch stands for that of the whole corpus.
 OPTIMIZERS = {
-    "gradient_descent": lambda rate: SGD(rate),
-    "sgd": lambda rate: SGD(rate, momentum=0.9),
-    "adagrad": lambda rate: Adagrad(rate),
-    "adam": lambda rate: Adam(rate),
-    "adam_short_memory": lambda rate: Adam(rate, beta_2=0.98),  # for a run of hundreds of steps, not of millions
+    "gradient_descent": SGD,
+    "sgd": functools.partial(SGD, momentum=0.9),
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "adam_short_memory": functools.partial(Adam, beta_2=0.98),  # for a run of hundreds of steps, not of millions
+    "adam_transformer": functools.partial(Adam, beta_2=0.997, epsilon=1e-9),  # as in TensorFlow Models
+    "adamw": AdamW,
+    "adamw_rms": functools.partial(RmsScaledAdamW, epsilon=1e-6),
+    "adafactor": functools.partial(Adafactor, beta_2_decay=-0.8, clip_threshold=1.0, relative_step=False),
+    "lion": Lion,
+    "muon": Muon,
 }
+DECAYING = ("adamw", "adamw_rms", "lion", "muon")
 
-# Fraction of the run that is done, in [0, 1] -> fraction of the peak rate.
+
+def fraction_done(step, total_steps):
+    """How much of a run is behind it, in [0, 1]; 0 as long as it is not planned."""
+    return min(step / total_steps, 1.0) if total_steps else 0.0
+
+
+# (step from 0, total_steps, warmup_steps) -> fraction of the peak rate, to be multiplied by the warm-up's.
 SCHEDULES = {
-    "constant": lambda progress: 1.0,
-    "cosine": lambda progress: 0.5 + 0.5 * math.cos(math.pi * progress),
-    "linear": lambda progress: 1.0 - progress,
+    "constant": lambda step, total_steps, warmup_steps: 1.0,
+    "cosine": lambda step, total_steps, warmup_steps: 0.5 + 0.5 * math.cos(math.pi * fraction_done(step, total_steps)),
+    "linear": lambda step, total_steps, warmup_steps: 1.0 - fraction_done(step, total_steps),
+    # Vaswani et al. 2017, section 5.3, and T5. It needs no plan, and no end.
+    "inverse_square_root": lambda step, total_steps, warmup_steps: math.sqrt(
+        max(warmup_steps, 1) / max(step + 1, warmup_steps)
+    ),
+    # Constant, then linear to 0 in the last fifth (Hu et al. 2024): one may decide late when to end.
+    "warmup_stable_decay": lambda step, total_steps, warmup_steps: min(
+        1.0, 5.0 * (1.0 - fraction_done(step, total_steps))
+    ),
 }
 
 
@@ -121,16 +232,21 @@ def build_optimizer(config):
     >>> type(build_optimizer(TrainingConfig(optimizer="adagrad"))).__name__
     'Adagrad'
     """
-    return OPTIMIZERS[config.optimizer](float(config.learning_rate))  # Keras refuses a whole number
+    decay = {"weight_decay": float(config.weight_decay)} if config.optimizer in DECAYING else {}
+    return OPTIMIZERS[config.optimizer](float(config.learning_rate), **decay)  # Keras refuses whole numbers
 
 
 def learning_rate_at(config, step, total_steps):
     """The rate of step number `step` (from 0) of `total_steps`; 0 in all stands for a run that is not planned yet.
 
+    The rate climbs in a straight line for `warmup_steps`, and is at the schedule's mercy from the start.
+
     >>> config = TrainingConfig(learning_rate=1.0, schedule="linear", warmup_steps=4)
     >>> [learning_rate_at(config, step, total_steps=8) for step in (0, 1, 4, 6)]
     [0.25, 0.4375, 0.5, 0.25]
+    >>> config = TrainingConfig(learning_rate=1.0, schedule="inverse_square_root", warmup_steps=4)
+    >>> [learning_rate_at(config, step, total_steps=0) for step in (0, 1, 3, 15, 63)]
+    [0.25, 0.5, 1.0, 0.5, 0.25]
     """
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    progress = min(step / total_steps, 1.0) if total_steps else 0.0
-    return config.learning_rate * warmup * SCHEDULES[config.schedule](progress)
+    return config.learning_rate * warmup * SCHEDULES[config.schedule](step, total_steps, config.warmup_steps)

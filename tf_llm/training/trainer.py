@@ -2,7 +2,8 @@
 
 `model.compile` and `model.fit` work on these models as on any Keras model. The loop here does what `fit` cannot: it
 divides once, by the number of tokens on all devices together, so that devices with uneven padding agree with one
-device; it adds L2 once a step and keeps it out of the reported loss; it stops, resumes and reports by the clock.
+device; it adds L2 once a step; it stops, resumes and reports by the clock. What it reports is plain cross-entropy,
+whatever it trains on: neither L2 nor smoothed targets move it.
 
 Glossary: B batch (of one device, inside `replica_step`), T target length, V vocabulary.
 """
@@ -17,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_llm.contracts import PAD_ID, SOURCE_IDS, UserError
+from tf_llm.training.losses import cross_entropy
 from tf_llm.training.optimizers import DenseGradients, learning_rate_at
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ STEPS_OF_A_PLAN = 50  # then the run is planned anew: a shared machine changes i
 class Sums:
     """What one or several steps add up to."""
 
-    nats: float  # cross-entropy, summed over target tokens
+    nats: float  # plain cross-entropy, summed over target tokens
     correct: float  # target tokens that had the highest logit
     tokens: float  # target tokens
     source_tokens: float = 0.0  # tokens that the encoder read
@@ -48,13 +50,13 @@ class Trainer:
     """Trains a compiled model under a strategy.
 
     Args:
-        model: a Keras model, compiled inside `strategy.scope()` with an optimiser of `training.optimizers` and
-            `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
+        model: a Keras model, compiled inside `strategy.scope()` with `build_optimizer(config)` and
+            `build_loss(config)`, or another loss of (targets [B, T], logits [B, T, V]) that reduces nothing in `call`.
         strategy: a tf.distribute strategy.
         config: a `TrainingConfig`.
 
     Raises:
-        UserError: the model was not compiled, or with something else.
+        UserError: the model was not compiled, or with something else than the config says.
     """
 
     def __init__(self, model, strategy, config):
@@ -65,8 +67,13 @@ class Trainer:
             raise UserError(
                 "expected a model compiled with an optimiser of tf_llm and a loss object. Received: "
                 f"optimizer={type(optimizer).__name__}, loss={loss!r}. Call model.compile(optimizer="
-                "build_optimizer(…), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)), in float32 or "
-                "mixed_bfloat16"
+                "build_optimizer(…), loss=build_loss(…)), in float32 or mixed_bfloat16"
+            )
+        smoothing = getattr(loss, "label_smoothing", 0.0)
+        if smoothing != config.label_smoothing:
+            raise UserError(
+                f"expected a model compiled with a label_smoothing of {config.label_smoothing}. Received: {smoothing}. "
+                "Call model.compile(…, loss=build_loss(config))"
             )
         self.model, self.strategy, self.config = model, strategy, config
         self.optimizer = optimizer
@@ -81,8 +88,8 @@ class Trainer:
         tokens = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(weights))
         with tf.GradientTape() as tape:
             logits = tf.cast(self.model(features, training=True), tf.float32)  # [B, T, V]
-            nats = tf.reduce_sum(self.model.loss.call(targets, logits) * weights)
-            objective = nats / tf.maximum(tokens, 1.0)
+            losses = self.model.loss.call(targets, logits)  # [B, T]
+            objective = tf.reduce_sum(losses * weights) / tf.maximum(tokens, 1.0)
             if self.model.losses:  # L2: once for all devices together, not once for each
                 objective += tf.add_n(self.model.losses) / self.strategy.num_replicas_in_sync
         variables = self.model.trainable_variables
@@ -96,20 +103,24 @@ class Trainer:
         self.optimizer.gradients_are_reduced = True  # in this graph; a later `model.fit` sums for itself
         self.optimizer.apply(gradients, variables)
         self.optimizer.gradients_are_reduced = False
-        return self._sums(features, targets, weights, logits, nats)
+        # A second softmax over the vocabulary is a tenth of a step. Keras's own loss is plain already, and the plain
+        # part of a `SmoothedCrossentropy` is this very node, of which TensorFlow keeps one.
+        plain = isinstance(self.model.loss, keras.losses.SparseCategoricalCrossentropy)
+        return self._sums(features, targets, weights, logits, losses if plain else cross_entropy(targets, logits))
 
     def replica_evaluate(self, features, targets, weights):
         """The sums of one batch on one device, without dropout and without learning."""
         logits = tf.cast(self.model(features, training=False), tf.float32)  # [B, T, V]
-        nats = tf.reduce_sum(self.model.loss.call(targets, logits) * weights)
-        return self._sums(features, targets, weights, logits, nats)
+        return self._sums(features, targets, weights, logits, cross_entropy(targets, logits))
 
     @staticmethod
     def _sums(features, targets, weights, logits, nats):
-        """The fields of `Sums`, as a tensor [4]."""
+        """The fields of `Sums`, as a tensor [4]; `nats` [B, T]."""
         hit = tf.cast(tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets, tf.float32)
         source_tokens = tf.reduce_sum(tf.cast(features[SOURCE_IDS] != PAD_ID, tf.float32))
-        return tf.stack([nats, tf.reduce_sum(hit * weights), tf.reduce_sum(weights), source_tokens])
+        return tf.stack(
+            [tf.reduce_sum(nats * weights), tf.reduce_sum(hit * weights), tf.reduce_sum(weights), source_tokens]
+        )
 
     def _run(self, replica_function, batch):
         per_replica = self.strategy.run(replica_function, args=batch)

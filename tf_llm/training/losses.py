@@ -1,0 +1,85 @@
+"""What training minimises, and what is reported in any case: cross-entropy, in nats per target token.
+
+Glossary: B batch, T target length, V vocabulary.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("tf_llm")
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy against targets that are not quite certain (Vaswani et al. 2017, section 5.4).
+
+    The true token gets the share 1 - ε and each of the other V - 1 tokens ε / (V - 1). The entropy of that distribution
+    is taken off, as in the TensorFlow Models, so that the best possible loss is 0 and not a constant that grows with ε.
+
+    Args:
+        label_smoothing: ε, in [0, 1).
+
+    Call: (targets int [B, T], logits [B, T, V]) -> float32 [], the mean; `call` gives the losses [B, T].
+
+    Raises:
+        ValueError: ε is out of bounds.
+
+    >>> loss = SmoothedCrossentropy(0.1)
+    >>> shares = tf.constant([[[0.9, 0.05, 0.05]]])  # what a model says that has learned the smoothed targets
+    >>> round(abs(float(loss(tf.constant([[0]]), tf.math.log(shares)))), 6)
+    0.0
+    >>> round(float(loss(tf.constant([[1]]), tf.math.log(shares))), 4)
+    2.4568
+    """
+
+    def __init__(self, label_smoothing, name="smoothed_crossentropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing is expected to be in [0, 1). Received: {label_smoothing!r}")
+        self.label_smoothing = label_smoothing
+
+    def call(self, targets, logits):
+        """With u = ε / (V - 1), the loss is -(1 - ε - u) log p(target) - u Σ log p, less the entropy.
+
+        All log p have one and the same log Σ exp in them, which the plain cross-entropy has computed. So neither a
+        one-hot tensor nor a second softmax over V is needed: what smoothing adds is linear in the logits.
+        """
+        targets, logits = tf.cast(targets, tf.int32), tf.cast(logits, tf.float32)
+        nats = cross_entropy(targets, logits)  # [B, T]
+        true = tf.gather(logits, targets, batch_dims=targets.shape.rank)  # [B, T]
+        others = logits.shape[-1] - 1
+        uniform = self.label_smoothing / others
+        added = uniform * (others + 1) * (true - tf.reduce_mean(logits, axis=-1))  # [B, T]
+        return nats + added - smoothed_entropy(self.label_smoothing, others)
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def smoothed_entropy(label_smoothing, others):
+    """Nats of the distribution that gives 1 - ε to one token and shares ε equally among `others` tokens.
+
+    >>> smoothed_entropy(0.5, others=1) == math.log(2), smoothed_entropy(0.0, others=9)
+    (True, 0.0)
+    """
+    if not label_smoothing:
+        return 0.0
+    true = 1 - label_smoothing
+    return -true * math.log(true) - label_smoothing * math.log(label_smoothing / others)
+
+
+def cross_entropy(targets, logits):
+    """-log p(target) in nats: (targets int [B, T], logits [B, T, V]) -> float32 [B, T]."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=tf.cast(logits, tf.float32))
+
+
+def build_loss(config):
+    """The loss that a model is compiled with, for a `TrainingConfig`.
+
+    >>> from tf_llm.training.optimizers import TrainingConfig
+    >>> build_loss(TrainingConfig()).name, build_loss(TrainingConfig(label_smoothing=0.1)).name
+    ('sparse_categorical_crossentropy', 'smoothed_crossentropy')
+    """
+    if config.label_smoothing:
+        return SmoothedCrossentropy(config.label_smoothing)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
