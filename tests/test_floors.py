@@ -12,12 +12,19 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tf_llm"
 FLOORS = {
     "contracts": 0,
     **dict.fromkeys(["crawl", "text", "data", "model", "training", "decoding", "evaluation"], 1),
-    **dict.fromkeys(["prepare", "config", "recipes", "load", "run"], 2),
+    **dict.fromkeys(["prepare", "config", "recipes", "load", "load_tf_models", "run"], 2),
     "apps": 3,
     **dict.fromkeys(["__init__", "flags", "cli"], 4),
 }
 # On the second floor the settings lie under what uses them.
-SECOND = {"prepare": set(), "config": {"prepare"}, "recipes": {"config"}, "load": {"config"}, "run": {"config", "load"}}
+SECOND = {
+    "prepare": set(),
+    "config": {"prepare"},
+    "recipes": {"config"},
+    "load": {"config"},
+    "load_tf_models": set(),
+    "run": {"config", "load"},
+}
 # The package itself names its parts, some of which are imported when they are asked for.
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

@@ -15,6 +15,7 @@ _LAZY = {
     "build_model": "tf_llm.model.encoder_decoder",
     "build_optimizer": "tf_llm.training.optimizers",
     "choose_precision": "tf_llm.training.distribution",
+    "from_tf_models": "tf_llm.load_tf_models",
     "load_model": "tf_llm.load",
     "recipes": "tf_llm",
     "strategy": "tf_llm.training.distribution",
