@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import math
 
 import numpy as np
 import pytest
@@ -30,6 +31,17 @@ def test_docstring_examples():
 def test_shapes_tell_the_model():
     config = config_from_arrays(draw_arrays(), source_length=5, target_length=4, residual_dropout=0.2)
     assert config == dataclasses.replace(CONFIG, residual_dropout=0.2, d_head=4)
+
+
+@pytest.mark.parametrize(
+    ("d_model", "num_heads", "d_ff", "parameters"),
+    [(512, 8, 2048, 61_362_176), (1024, 16, 4096, 210_804_736)],
+    ids=["base", "big"],
+)
+def test_the_sizes_of_the_paper_have_their_parameters(d_model, num_heads, d_ff, parameters):
+    shape = {"vocabulary_size": 33_708, "d_model": d_model, "num_heads": num_heads, "d_ff": d_ff, "num_layers": 6}
+    table = map_tensors(ModelConfig(**SETTINGS, **shape))
+    assert sum(math.prod(shape) for shape, _ in table.values()) == parameters
 
 
 def test_every_number_has_one_place():
