@@ -51,12 +51,13 @@ def test_a_row_that_never_ends_is_cut_at_the_limit():
     assert run_script([[4, 4, 4, 4, 4]], max_tokens=2) == ([[4] * 2], 2)
 
 
-def test_padding_and_unknown_are_never_said():
+def test_padding_and_unknown_are_never_said_unless_allowed():
     logits = np.zeros([2, 1, V], "float32")
-    logits[..., [PAD_ID, UNKNOWN_ID]], logits[..., 4] = 9, 5
+    logits[..., [PAD_ID, UNKNOWN_ID]], logits[..., 4] = [8, 9], 5
+    step = lambda ids, position, state: (tf.constant(logits), state)  # noqa: E731
     for strategy in (Greedy(), Sample(temperature=0.1)):
-        said = decode(lambda ids, position, state: (tf.constant(logits), state), {}, strategy, 2, 6, 0)
-        assert (said.numpy() == 4).all()
+        assert (decode(step, {}, strategy, 2, 6, 0).numpy() == 4).all()
+        assert (decode(step, {}, strategy, 2, 6, 0, never_said=()).numpy() == UNKNOWN_ID).any()
 
 
 def test_sampling_follows_the_probabilities():

@@ -16,7 +16,8 @@ from tf_llm.decoding import beam as beam_module
 from tf_llm.decoding.beam import Beam, decode_beams
 from tf_llm.decoding.generator import Generator
 from tf_llm.decoding.strategies import Greedy, decode
-from tf_llm.model.transformer import ModelConfig, build_model
+from tf_llm.model.config import ModelConfig
+from tf_llm.model.encoder_decoder import build_model
 from tf_llm.text.tokenizers import WordTokenizer
 from tf_llm.text.words import WordsConfig
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tf_llm"
 FLOORS = {
     "contracts": 0,
     **dict.fromkeys(["crawl", "text", "data", "model", "training", "decoding", "evaluation"], 1),
-    **dict.fromkeys(["prepare", "config", "recipes", "hub", "load", "run"], 2),
+    **dict.fromkeys(["prepare", "config", "recipes", "hub", "load", "load_tf_models", "run"], 2),
     "apps": 3,
     **dict.fromkeys(["__init__", "flags", "cli"], 4),
 }
@@ -23,6 +23,7 @@ SECOND = {
     "recipes": {"config"},
     "hub": set(),
     "load": {"config", "hub"},
+    "load_tf_models": set(),
     "run": {"config", "load"},
 }
 # The package itself names its parts, some of which are imported when they are asked for.

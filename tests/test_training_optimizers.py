@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_llm.model.transformer import ModelConfig, build_model
+from tf_llm.model.config import ModelConfig
+from tf_llm.model.encoder_decoder import build_model
 from tf_llm.training import optimizers
 from tf_llm.training.optimizers import (
     DECAYING,

@@ -18,6 +18,7 @@ _LAZY = {
     "build_size": "tf_llm.model.sizes",
     "choose_precision": "tf_llm.training.distribution",
     "from_pretrained": "tf_llm.load",
+    "from_tf_models": "tf_llm.load_tf_models",
     "load_model": "tf_llm.load",
     "recipes": "tf_llm",
     "save_pretrained": "tf_llm.load",

@@ -64,7 +64,7 @@ def hide(logits, ids):
     return tf.where(tf.reduce_any(columns, axis=0), tf.constant(-math.inf, logits.dtype), logits)
 
 
-def decode(step, state, strategy, num_rows, max_tokens, seed):
+def decode(step, state, strategy, num_rows, max_tokens, seed, never_said=NEVER_SAID):
     """Says up to `max_tokens` tokens a row, as one loop in the graph, which stops as soon as every row has ended.
 
     Args:
@@ -74,6 +74,7 @@ def decode(step, state, strategy, num_rows, max_tokens, seed):
         num_rows: N.
         max_tokens: T.
         seed: of all that is drawn, an integer.
+        never_said: ids that are never chosen.
 
     Returns:
         ids int32 [N, T]: what was said, END_ID where a row ended, PAD_ID behind it.
@@ -81,7 +82,7 @@ def decode(step, state, strategy, num_rows, max_tokens, seed):
 
     def say(position, token_ids, ended, said, state):
         logits, state = step(token_ids[:, None], position, state)
-        chosen = strategy(hide(logits[:, 0], NEVER_SAID), tf.stack([seed, position]))  # [N]
+        chosen = strategy(hide(logits[:, 0], never_said), tf.stack([seed, position]))  # [N]
         token_ids = tf.where(ended, PAD_ID, chosen)  # [N]
         said = tf.where(tf.range(max_tokens) == position, token_ids[:, None], said)  # [N, T]
         return position + 1, token_ids, ended | (token_ids == END_ID), said, state
