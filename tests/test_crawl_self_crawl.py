@@ -143,7 +143,7 @@ def test_interrupted_write_leaves_nothing(crawl, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", refuse)
-    with pytest.raises(UserError, match=r"expected room for a file in .*No space left on device.*cache_dir"):
+    with pytest.raises(UserError, match=r"expected room for .* bytes, received No space left on device; .*cache_dir"):
         crawl("json").build()
     assert not list((tmp_path / "cache").iterdir())
 

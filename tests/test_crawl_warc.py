@@ -66,7 +66,7 @@ CONTAINERS = {
 @pytest.fixture(autouse=True)
 def quiet(caplog):
     """Thousands of damaged archives would fill the report of a test that fails."""
-    caplog.set_level(logging.ERROR, "tf_llm.crawl.warc")
+    caplog.set_level(logging.ERROR, "tf_llm.crawl.files")
 
 
 class Pipe(io.RawIOBase):

@@ -23,7 +23,6 @@ from tf_llm.data.shards import (
     cut_blocks,
     load_shards,
     split_of,
-    write_atomically,
     write_manifest,
 )
 
@@ -158,34 +157,15 @@ def test_failed_write_leaves_nothing(tmp_path, monkeypatch, call):
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    write_atomically(tmp_path / "a", b"old")
-    with monkeypatch.context() as patch:
-        patch.setattr(*{"fsync": (os, "fsync"), "replace": (type(tmp_path), "replace")}[call], fail)
-        text = f"cannot write {tmp_path / 'a'}: expected room for 3 bytes, received No space left on device; free some"
-        with pytest.raises(UserError, match=text):
-            write_atomically(tmp_path / "a", b"new")
-        writer = ShardWriter(tmp_path, "train", CONFIG, 1000)
-        with pytest.raises(UserError, match="No space left"):
-            writer.add([5] * 100)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"old"
-    write_atomically(tmp_path / "a", b"new")
-    assert (tmp_path / "a").read_bytes() == b"new"
-
-
-def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(tmp_path / "a", b"new")
+    monkeypatch.setattr(*{"fsync": (os, "fsync"), "replace": (type(tmp_path), "replace")}[call], fail)
+    writer = ShardWriter(tmp_path, "train", CONFIG, 1000)
+    with pytest.raises(UserError, match="No space left"):
+        writer.add([5] * 100)
     assert not list(tmp_path.iterdir())
 
 
 def test_folder_that_is_none(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write .*received Not a directory; free some space or choose another"):
-        write_atomically(tmp_path / "file" / "a", b"new")
     for folder, reason in (("file", "Not a directory"), ("missing", "No such file or directory"), (".", "No such")):
         with pytest.raises(
             UserError, match=rf"holds no finished shards: expected {MANIFEST}, received {reason}.*; prepare them first"

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tf_llm.contracts import SPECIAL_TOKENS, UserError
 from tf_llm.data.objectives import ObjectiveConfig, check_lengths, sentinels_needed
-from tf_llm.data.shards import ShardConfig, write_atomically
+from tf_llm.data.shards import ShardConfig
+from tf_llm.files import write_atomically
 from tf_llm.model.config import ModelConfig
 from tf_llm.prepare.worker import WorkerConfig
 from tf_llm.text.html import HtmlConfig

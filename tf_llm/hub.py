@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from tf_llm.contracts import UserError
-from tf_llm.data.shards import write_atomically
+from tf_llm.files import write_atomically
 
 CONFIG, WEIGHTS, INDEX, PIECES = "config.json", "model.safetensors", "model.safetensors.index.json", "spiece.model"
 GENERATION, TOKENIZER = "generation_config.json", "tf_llm_tokenizer.json"

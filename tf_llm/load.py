@@ -8,8 +8,8 @@ import tensorflow as tf
 from tf_llm import hub
 from tf_llm.config import load_config
 from tf_llm.contracts import UserError
-from tf_llm.data.shards import write_atomically
 from tf_llm.decoding import generator
+from tf_llm.files import write_atomically
 from tf_llm.model import hugging_face
 from tf_llm.model.encoder_decoder import build_model
 from tf_llm.text.tokenizers import load_tokenizer

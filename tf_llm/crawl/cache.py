@@ -3,11 +3,11 @@
 import json
 import logging
 import os
-import uuid
 import zlib
 from pathlib import Path
 
 from tf_llm.contracts import UserError
+from tf_llm.files import write_atomically
 
 try:
     import fcntl
@@ -17,6 +17,7 @@ except ImportError:  # Windows has no such locks: there, two processes must not 
 logger = logging.getLogger(__name__)
 
 CHUNK = 2**18
+REMEDY = "make room, or name another cache_dir"
 
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
@@ -43,27 +44,7 @@ def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
 
 def no_room(folder: Path, error: OSError) -> UserError:
     """What is said when a file cannot be written."""
-    return UserError(f"expected room for a file in {folder}. Received: {error}. Make room, or name another cache_dir")
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
-
-    Raises:
-        UserError: the disk has no room.
-    """
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        try:
-            with partial.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise no_room(path.parent, error) from error
+    return UserError(f"expected room for a file in {folder}. Received: {error}. {REMEDY.capitalize()}")
 
 
 class Part:
@@ -113,7 +94,7 @@ class Part:
     def describe(self, version: str | None, total: int | None) -> None:
         """Writes down what is known of the whole file."""
         self.version, self.total = version, total
-        write_file(self._record, json.dumps({"version": version, "total": total}).encode())
+        write_atomically(self._record, json.dumps({"version": version, "total": total}).encode(), REMEDY)
 
     def write(self, content: bytes) -> None:
         """Appends.

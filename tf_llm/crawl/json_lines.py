@@ -20,10 +20,7 @@ checksum of gzip stands at its end, so a few lines in front of a damage may be g
 
 from __future__ import annotations
 
-import copy
-import glob
 import gzip
-import hashlib
 import itertools
 import json
 import os
@@ -34,12 +31,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tf_llm.contracts import Page, Rejected, UserError
-from tf_llm.crawl.warc import MAX_BYTES, count_rejections
+from tf_llm.crawl.files import MAX_BYTES, Files
 
 GZIP_MARK = b"\x1f\x8b"
 
 
-class JsonLines:
+class JsonLines(Files):
     """A `contracts.Source`: the documents of JSON Lines files, in the order of the files' names.
 
     paths: a path or a pattern such as "texts/**/*.jsonl.gz", or several of them.
@@ -53,6 +50,8 @@ class JsonLines:
     Raises UserError where a path is missing or a pattern matches nothing, and where no file holds a single document.
     """
 
+    noun, example = "JSON Lines file", "texts/*.jsonl.gz"
+
     def __init__(
         self,
         paths: str | os.PathLike | Iterable[str | os.PathLike],
@@ -61,44 +60,15 @@ class JsonLines:
         *,
         max_bytes: int = MAX_BYTES,
     ):
-        if max_bytes < 1:
-            raise ValueError(f"max_bytes expected at least 1. Received: {max_bytes!r}")
-        self.paths = find_files([paths] if isinstance(paths, str | os.PathLike) else paths)
-        self.text_field, self.url_field, self.max_bytes = text_field, url_field, max_bytes
-        self.rejections: Counter[str] = Counter()
-        self.items = slice(0, None, 1)  # of each file, pages and rejections counted together
+        super().__init__(paths, max_bytes=max_bytes)
+        self.text_field, self.url_field = text_field, url_field
         self._require_documents()
-
-    def __repr__(self) -> str:
-        """Names the same pages with the same words: the files' names and sizes, wherever they lie, fields, shard."""
-        files = [(path.name, path.stat().st_size) for path in self.paths if path.exists()]
-        identity = (files, self.text_field, self.url_field, self.max_bytes, self.items)
-        digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-        return f"JsonLines({len(files)} files from {self.paths[0].name} to {self.paths[-1].name}, {digest})"
-
-    def __iter__(self) -> Iterator[Page]:
-        self.rejections.clear()
-        for path in self.paths:
-            mine = itertools.islice(self._read(path), self.items.start, self.items.stop, self.items.step)
-            yield from count_rejections(mine, self.rejections, str(path))
-
-    def shard(self, index: int, count: int) -> JsonLines:
-        """Part `index` of `count`: every count-th file or, of fewer files than that, every count-th line of each.
-
-        The latter reads every file in every part.
-        """
-        if not 0 <= index < count:
-            raise ValueError(f"shard expected 0 <= index < count. Received: index={index!r}, count={count!r}")
-        part = copy.copy(self)
-        part.rejections = Counter()
-        if count <= len(self.paths):
-            part.paths = self.paths[index::count]
-        else:
-            part.items = slice(self.items.start + index * self.items.step, None, self.items.step * count)
-        return part
 
     def _read(self, path: Path) -> Iterator[Page | Rejected]:
         return read_items(path, self.text_field, self.url_field, self.max_bytes)
+
+    def _settings(self) -> tuple[str, str, int]:
+        return self.text_field, self.url_field, self.max_bytes
 
     def _require_documents(self) -> None:
         """Raise UserError where there is not one document in all the files. Reads up to the first one."""
@@ -114,23 +84,6 @@ class JsonLines:
             f"{f' and {len(self.paths) - 1} more' if len(self.paths) > 1 else ''}. Received: {received}. Name other "
             "files, or the field that has the text"
         )
-
-
-def find_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """Every file that is named, or matches a pattern, once and sorted."""
-    found = set()
-    for path in paths:
-        matches = [path] if Path(path).exists() else glob.glob(str(path), recursive=True)  # noqa: PTH207, absolute ones
-        files = {Path(match) for match in matches if Path(match).is_file()}
-        if not files:
-            raise UserError(
-                f"expected a JSON Lines file, or a pattern such as texts/*.jsonl.gz. Received: {str(path)!r}, where "
-                "there is no file. Check the path"
-            )
-        found |= files
-    if not found:
-        raise UserError("expected at least one JSON Lines file. Received: no path. Name a file or a pattern")
-    return sorted(found)
 
 
 def read_items(path: Path, text_field: str, url_field: str, max_bytes: int) -> Iterator[Page | Rejected]:

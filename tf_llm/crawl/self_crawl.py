@@ -34,9 +34,10 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from tf_llm.contracts import Page, UserError
-from tf_llm.crawl.cache import cache_folder, write_file
+from tf_llm.crawl.cache import REMEDY, cache_folder
 from tf_llm.crawl.docstrings import read_module, split_paragraphs
 from tf_llm.crawl.warc import Warc
+from tf_llm.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +127,9 @@ class SelfCrawl:
         pages, self.figures = make_pages(sources, unreadable)
         content = format_warc(pages)
         self.figures["sha256"] = hashlib.sha256(content).hexdigest()
-        write_file(archive, content)
-        write_file(record, json.dumps(self.figures, indent=1).encode())  # last: without it the archive does not count
+        write_atomically(archive, content, REMEDY)
+        # Last: without it the archive does not count.
+        write_atomically(record, json.dumps(self.figures, indent=1).encode(), REMEDY)
         logger.info("made %s: %s pages, %s words", archive, self.figures["pages"], self.figures["words"])
         return archive
 

@@ -14,14 +14,10 @@ writes them. `warcinfo`, `request` and `revisit` hold no page.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
-import glob
-import hashlib
 import io
 import itertools
 import json
-import logging
 import os
 import re
 import zlib
@@ -34,11 +30,9 @@ from fastwarc.warc import HeaderMap, WarcRecord
 
 from tf_llm.contracts import Page, Rejected, UserError
 from tf_llm.crawl.bodies import TooLargeError, decode_body, remove_chunks
+from tf_llm.crawl.files import MAX_BYTES, Files, count_rejections
 from tf_llm.crawl.records import HEAD, matches_digest, read_records
 
-logger = logging.getLogger(__name__)
-
-MAX_BYTES = 64 << 20
 MEDIA_TYPES = ("text/html", "application/xhtml+xml", "text/plain")
 PAGE_KINDS = ("response", "resource", "conversion")
 SILENT_KINDS = ("warcinfo", "request", "revisit", "metadata")
@@ -47,7 +41,7 @@ CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([\w.:+-]{1,40})", re.IGNORECASE |
 METADATA_FIELD = re.compile(r"^([\w-]+):[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 
 
-class Warc:
+class Warc(Files):
     """A `contracts.Source`: the pages of WARC or WET files, plain or gzipped, in the order of the files' names.
 
     paths: a path or a pattern such as "crawl/**/*.warc.gz", or several of them.
@@ -59,61 +53,14 @@ class Warc:
     Raises UserError where a path is missing or a pattern matches nothing, and where no file holds a single WARC record.
     """
 
+    noun, example = "WARC or WET file", "crawl/*.warc.gz"
+
     def __init__(self, paths: str | os.PathLike | Iterable[str | os.PathLike], *, max_bytes: int = MAX_BYTES):
-        if max_bytes < 1:
-            raise ValueError(f"max_bytes expected at least 1. Received: {max_bytes!r}")
-        self.paths = find_files([paths] if isinstance(paths, str | os.PathLike) else paths)
-        self.max_bytes = max_bytes
-        self.rejections: Counter[str] = Counter()
-        self.items = slice(0, None, 1)  # of each file, pages and rejections counted together
+        super().__init__(paths, max_bytes=max_bytes)
         require_records(self.paths, max_bytes)
 
-    def __repr__(self) -> str:
-        """Names the same pages with the same words: the files' names and sizes, wherever they lie, and the shard."""
-        files = [(path.name, path.stat().st_size) for path in self.paths if path.exists()]
-        digest = hashlib.sha256(repr((files, self.items)).encode()).hexdigest()[:16]
-        return f"Warc({len(files)} files from {self.paths[0].name} to {self.paths[-1].name}, {digest})"
-
-    def __iter__(self) -> Iterator[Page]:
-        self.rejections.clear()
-        for path in self.paths:
-            items = read_items(path, str(path), self.max_bytes)
-            mine = itertools.islice(items, self.items.start, self.items.stop, self.items.step)
-            yield from count_rejections(mine, self.rejections, str(path))
-
-    def shard(self, index: int, count: int) -> Warc:
-        """Part `index` of `count`: every count-th file or, of fewer files than that, every count-th page of each.
-
-        The latter reads every file in every part.
-        """
-        if not 0 <= index < count:
-            raise ValueError(f"shard expected 0 <= index < count. Received: index={index!r}, count={count!r}")
-        part = copy.copy(self)
-        part.rejections = Counter()
-        if count <= len(self.paths):
-            part.paths = self.paths[index::count]
-        else:
-            part.items = slice(self.items.start + index * self.items.step, None, self.items.step * count)
-        return part
-
-
-def find_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """Every file that is named, or matches a pattern, once and sorted."""
-    found = set()
-    for path in paths:
-        matches = [path]
-        if not Path(path).exists():
-            matches = glob.glob(str(path), recursive=True)  # noqa: PTH207, Path.glob refuses absolute patterns
-        files = {Path(match) for match in matches if Path(match).is_file()}
-        if not files:
-            raise UserError(
-                f"expected a WARC or WET file, or a pattern such as crawl/*.warc.gz. Received: {str(path)!r}, "
-                "where there is no file. Check the path"
-            )
-        found |= files
-    if not found:
-        raise UserError("expected at least one WARC or WET file. Received: no path. Name a file or a pattern")
-    return sorted(found)
+    def _read(self, path: Path) -> Iterator[Page | Rejected]:
+        return read_items(path, str(path), self.max_bytes)
 
 
 def require_records(paths: list[Path], max_bytes: int) -> None:
@@ -143,17 +90,6 @@ def read_pages(
     if name is None:
         name = str(file) if isinstance(file, str | os.PathLike) else str(getattr(file, "name", "archive"))
     return count_rejections(read_items(file, name, max_bytes), rejections, name)
-
-
-def count_rejections(items: Iterable[Page | Rejected], rejections: Counter[str], name: str) -> Iterator[Page]:
-    """The pages among `items`; the rest is counted and logged."""
-    for item in items:
-        if isinstance(item, Page):
-            yield item
-        else:
-            rejections[item.reason] += 1
-            level = logging.WARNING if item.url == name else logging.DEBUG
-            logger.log(level, "%s: %s %s", item.url, item.reason, item.detail)
 
 
 def open_records(file: str | os.PathLike | BinaryIO, name: str, max_bytes: int) -> Iterator[bytes | Rejected]:

@@ -16,17 +16,16 @@ Folder layout: `train-00000.ids`, …, `validation-00000.ids`, …, `tokenizer.j
 a folder without it is unfinished and is refused.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from tf_llm.contracts import END_ID, PAD_ID, UserError
+from tf_llm.files import write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # of the folder; a change that older code would misread takes the next number
@@ -167,26 +166,6 @@ class ShardWriter:
 def id_dtype(vocabulary_size):
     """The narrowest little-endian integer that holds every id."""
     return np.dtype("<u2") if vocabulary_size <= 2**16 else np.dtype("<i4")
-
-
-def write_atomically(path, content):
-    """Writes bytes so that `path` holds all of them or is not touched, also when the machine stops in between."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: expected room for {len(content):,} bytes, received {error.strerror or error}; free "
-            "some space or choose another folder"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # it is only there if something went wrong
-            partial.unlink()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,9 @@ Sentinels stand for no text (contracts.py). Where a decoded text has to show one
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
+
+from tf_llm.files import write_atomically
 
 
 def name_sentinels(count: int) -> list[str]:
@@ -25,9 +26,4 @@ def name_sentinels(count: int) -> list[str]:
 
 def write_tokenizer(path: str, **parts: Any) -> None:
     """Writes the parts of a tokenizer as JSON, whole or not at all; `tokenizers.load_tokenizer` reads them."""
-    beside = Path(f"{path}.part")  # then renamed
-    try:
-        beside.write_text(json.dumps(parts, ensure_ascii=False, indent=0), encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_atomically(path, json.dumps(parts, ensure_ascii=False, indent=0).encode())

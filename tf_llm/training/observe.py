@@ -15,6 +15,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tf_llm.contracts import UserError
+from tf_llm.files import write_atomically
 
 # `tf.summary.scalar` writes just this, but asks for the whole of TensorBoard, which TensorFlow left out in 2.21.
 SCALAR = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
@@ -91,9 +92,7 @@ class Observer:
         lines = self._metrics.read_bytes().splitlines(keepends=True) if self._metrics.exists() else []
         kept = [line for line in lines if _step_of(line) <= step]
         if len(kept) < len(lines):
-            partial = self._metrics.with_name(self._metrics.name + ".partial")
-            partial.write_bytes(b"".join(kept))
-            partial.replace(self._metrics)
+            write_atomically(self._metrics, b"".join(kept))
 
     def _quality(self, loss, accuracy, is_text=True):
         quality = {"loss": loss, "perplexity": math.exp(min(loss, 100.0)), "accuracy": accuracy}

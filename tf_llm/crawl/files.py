@@ -1,0 +1,127 @@
+"""What sources that read files share: which files, in what order, whose part of them, and the count of what was lost.
+
+A subclass says what such files are called and what is in one of them:
+
+    >>> class Lines(Files):
+    ...     noun, example = "text file", "texts/*.txt"
+    ...
+    ...     def _read(self, path):
+    ...         for line in path.read_bytes().splitlines():
+    ...             yield Page(path.name, line) if line else Rejected(path.name, "empty line")
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.txt").write_bytes(b"one\\ntwo\\nthree\\n\\n")
+    ...     lines = Lines(f"{folder}/*.txt")
+    ...     [page.content for page in lines], lines.rejections, [page.content for page in lines.shard(0, 2)]
+    ([b'one', b'two', b'three'], Counter({'empty line': 1}), [b'one', b'three'])
+"""
+
+from __future__ import annotations
+
+import copy
+import glob
+import hashlib
+import itertools
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from tf_llm.contracts import Page, Rejected, UserError
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 64 << 20
+
+
+class Files:
+    """A `contracts.Source`: the pages of files, in the order of the files' names.
+
+    paths: a path or a pattern, or several of them.
+    max_bytes: pages larger than this are rejected ("too large").
+
+    `rejections` counts what the latest iteration could not turn into pages, by reason.
+
+    Raises UserError where a path is missing or a pattern matches nothing.
+    """
+
+    noun = "file"  # what errors call one of them
+    example = "files/*"  # of a pattern
+
+    def __init__(self, paths: str | os.PathLike | Iterable[str | os.PathLike], *, max_bytes: int = MAX_BYTES):
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes expected at least 1. Received: {max_bytes!r}")
+        self.paths = find_files([paths] if isinstance(paths, str | os.PathLike) else paths, self.noun, self.example)
+        self.max_bytes = max_bytes
+        self.rejections: Counter[str] = Counter()
+        self.items = slice(0, None, 1)  # of each file, pages and rejections counted together
+
+    def __repr__(self) -> str:
+        """Names the same pages with the same words: files' names and sizes, wherever they lie, settings, and shard."""
+        files = [(path.name, path.stat().st_size) for path in self.paths if path.exists()]
+        digest = hashlib.sha256(repr((files, *self._settings(), self.items)).encode()).hexdigest()[:16]
+        return f"{type(self).__name__}({len(files)} files from {self.paths[0].name} to {self.paths[-1].name}, {digest})"
+
+    def __iter__(self) -> Iterator[Page]:
+        self.rejections.clear()
+        for path in self.paths:
+            mine = itertools.islice(self._read(path), self.items.start, self.items.stop, self.items.step)
+            yield from count_rejections(mine, self.rejections, str(path))
+
+    def shard(self, index: int, count: int) -> Self:
+        """Part `index` of `count`: every count-th file or, of fewer files than that, every count-th item of each.
+
+        The latter reads every file in every part.
+        """
+        if not 0 <= index < count:
+            raise ValueError(f"shard expected 0 <= index < count. Received: index={index!r}, count={count!r}")
+        part = copy.copy(self)
+        part.rejections = Counter()
+        if count <= len(self.paths):
+            part.paths = self.paths[index::count]
+        else:
+            part.items = slice(self.items.start + index * self.items.step, None, self.items.step * count)
+        return part
+
+    def _read(self, path: Path) -> Iterator[Page | Rejected]:
+        """The pages of one file, and a Rejected for everything in it that should have been one. Raises nothing."""
+        raise NotImplementedError
+
+    def _settings(self) -> tuple[Any, ...]:
+        """What else than the files decides which pages there are. Shards on disk are known by it: never reorder it."""
+        return ()
+
+
+def find_files(paths: Iterable[str | os.PathLike], noun: str, example: str) -> list[Path]:
+    """Every file that is named, or matches a pattern, once and sorted; errors call one a `noun`.
+
+    Raises UserError where there is none.
+    """
+    found = set()
+    for path in paths:
+        matches = [path]
+        if not Path(path).exists():
+            matches = glob.glob(str(path), recursive=True)  # noqa: PTH207, Path.glob refuses absolute patterns
+        files = {Path(match) for match in matches if Path(match).is_file()}
+        if not files:
+            raise UserError(
+                f"expected a {noun}, or a pattern such as {example}. Received: {str(path)!r}, where there is no file. "
+                "Check the path"
+            )
+        found |= files
+    if not found:
+        raise UserError(f"expected at least one {noun}. Received: no path. Name a file or a pattern")
+    return sorted(found)
+
+
+def count_rejections(items: Iterable[Page | Rejected], rejections: Counter[str], name: str) -> Iterator[Page]:
+    """The pages among `items`; the rest is counted and logged, with a warning where it is the file `name` itself."""
+    for item in items:
+        if isinstance(item, Page):
+            yield item
+        else:
+            rejections[item.reason] += 1
+            level = logging.WARNING if item.url == name else logging.DEBUG
+            logger.log(level, "%s: %s %s", item.url, item.reason, item.detail)

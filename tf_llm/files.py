@@ -1,0 +1,48 @@
+"""Files that are there whole or not at all, whatever stops the writing: an error, a signal, a power cut."""
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+
+from tf_llm.contracts import UserError
+
+
+def write_atomically(
+    path: str | os.PathLike, content: bytes, remedy: str = "free some space or choose another folder"
+) -> None:
+    """Writes bytes so that `path` holds all of them or is not touched, also when the machine stops in between.
+
+    They go to a file beside it, of a name that no other writer has, and on to the disk; then that one is renamed. Of
+    several that write the same path at once, the last one wins. Only what is killed leaves its `.partial` file behind.
+
+    Args:
+        path: of a file in a folder that exists.
+        content: all of it.
+        remedy: what an error tells people to do.
+
+    Raises:
+        UserError: the file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(f"{folder}/a.json", b"[]")
+    ...     Path(folder, "a.json").read_bytes()
+    b'[]'
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may find the new name before the bytes
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: expected room for {len(content):,} bytes, received {error.strerror or error}; "
+            f"{remedy}"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # it is only there if something went wrong
+            partial.unlink()
