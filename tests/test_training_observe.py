@@ -14,6 +14,8 @@ from tf_llm.training import observe
 from tf_llm.training.observe import Observer
 from tf_llm.training.trainer import Clock, Sums
 
+tf.config.list_logical_devices()  # TensorFlow's remarks on what it finds belong in no test
+
 
 def build_observer(folder, log_seconds=0.0):
     return Observer(folder, lambda nats: nats / math.log(2) / 4, log_seconds)  # four bytes a token

@@ -100,7 +100,8 @@ class Generator:
         marks = self.tokenizer.vocabulary_size - (self.tokenizer.num_sentinels if self.frame != "request" else 0)
         said = [[] for _ in texts]
         for round_ in range(-(-max_new_tokens // self.target_length)):
-            spoken = self._say([ids + more for ids, more in zip(read, said, strict=True)], strategy, seed + round_)
+            sources = [self._frame(ids + more) for ids, more in zip(read, said, strict=True)]
+            spoken = self._say(sources, strategy, seed + round_)
             for more, row in zip(said, spoken, strict=True):
                 if END_ID not in more:
                     more += row[(row != PAD_ID) & (row < marks)].tolist()
@@ -109,12 +110,15 @@ class Generator:
         texts = [self.tokenizer.decode(more[:max_new_tokens]) for more in said]
         return texts[0] if isinstance(prompts, str) else texts
 
+    def _frame(self, ids):
+        """What the encoder is given of a prompt's ids: at most S."""
+        return FRAMES[self.frame](ids, self.source_length, self.tokenizer.vocabulary_size)
+
     def _say(self, rows, strategy, seed):
-        """The next T tokens behind each row of ids: int32 [N, T]."""
+        """What is said to each row of at most S ids: int32 [N, T]."""
         source = np.full((len(rows), self.source_length), PAD_ID, "int32")
         for place, ids in zip(source, rows, strict=True):
-            framed = FRAMES[self.frame](ids, self.source_length, self.tokenizer.vocabulary_size)
-            place[: len(framed)] = framed
+            place[: len(ids)] = ids
         strategy = strategy or Sample(temperature=0.8, top_k=40)
         if strategy not in self._decode:
             self._decode[strategy] = tf.function(lambda source, seed: self._run(source, strategy, seed))
