@@ -203,7 +203,7 @@ def test_copies_of_the_table_are_accepted_where_they_are_copies(config):
 
 
 def read_list(name):
-    lines = (Path(__file__).parent / "data" / f"{name}_tensors.txt").read_text().splitlines()
+    lines = (Path(__file__).parent / f"{name}_tensors.txt").read_text().splitlines()
     rows = [line.split() for line in lines if not line.startswith("#")]
     return {name: tuple(map(int, shape)) for name, *shape in rows}
 
