@@ -69,6 +69,10 @@ def test_recipes_read_the_same_pages():
             r"model\.packed and objective\.packed are expected to be alike.*Received: False and True",
         ),
         (
+            lambda run: vary(vary(run, "model", output_bias=False), "training", start_from_frequencies=True),
+            r"model\.output_bias is expected to be True where training\.start_from_frequencies is\. Received: False",
+        ),
+        (
             lambda run: vary(run, "words", vocabulary_size=8001),
             r"at least words\.vocabulary_size \+ 3 and the 0 sentinels.*Received: 8003.*=8001",
         ),
@@ -81,7 +85,7 @@ def test_recipes_read_the_same_pages():
             r"tokens is expected to be one of \['words', 'characters', 'unigram', 'bpe'\]\. .*'bytes'",
         ),
     ],
-    ids=["prefix", "spans", "denoisers", "pairs", "packed", "words", "sentinels", "tokens"],
+    ids=["prefix", "spans", "denoisers", "pairs", "packed", "frequencies", "words", "sentinels", "tokens"],
 )
 def test_stages_must_fit_together(change, text):
     with pytest.raises(ValueError, match=text):

@@ -305,6 +305,19 @@ def test_words_are_as_large_as_the_waves_that_are_added(settings):
     )
 
 
+@pytest.mark.parametrize("settings", [{}, {"output_scale": True}, {"embeddings": "all", "output_l2": 0.0}], ids=str)
+def test_a_model_may_begin_as_a_unigram(settings):
+    keras.utils.set_random_seed(0)
+    model, counts = build_model(dataclasses.replace(SMALL, **settings)), np.arange(20)
+    kernel = next(weight for weight in model.get_layer("output_embedding").weights if len(weight.shape) == 2)
+    model.start_from_frequencies(counts)
+    kernel.assign(0 * kernel)
+    expected = np.log((counts + 0.5) / 200)
+    np.testing.assert_allclose(_logits(model, _batch()), np.broadcast_to(expected, (3, 6, 20)), atol=1e-5)
+    with pytest.raises(ValueError, match=r"model\.output_bias expected True to start from frequencies"):
+        build_model(dataclasses.replace(SMALL, output_bias=False)).start_from_frequencies(counts)
+
+
 def test_every_weight_has_its_own_path():
     paths = [weight.path for weight in build_model(SMALL).weights]
     assert len(set(paths)) == len(paths) == 68

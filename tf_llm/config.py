@@ -65,6 +65,10 @@ class RunConfig:
                 "model.packed and objective.packed are expected to be alike: one reads the columns that the other "
                 f"makes. Received: {self.model.packed} and {self.objective.packed}"
             )
+        if self.training.start_from_frequencies and not self.model.output_bias:
+            raise ValueError(
+                "model.output_bias is expected to be True where training.start_from_frequencies is. Received: False"
+            )
         needed = self.words.vocabulary_size + len(SPECIAL_TOKENS) + self.sentinels
         if self.model.vocabulary_size < needed:
             raise ValueError(

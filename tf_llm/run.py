@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_llm.config import check_resumable, load_config, write_config
-from tf_llm.contracts import DECODER_IDS, END_ID, UserError
+from tf_llm.contracts import DECODER_IDS, END_ID, PAD_ID, UserError
 from tf_llm.data.objectives import build_objective
 from tf_llm.data.pipeline import make_evaluation_batches, make_training_batches, read_blocks
 from tf_llm.data.shards import SPLITS
@@ -81,6 +81,11 @@ def train(model, shards, run, workdir):
 
     make_batches(0), make_validation()  # a corpus that is too small is refused before the folder is touched
     open_folder(workdir, run, shards)
+    if run.training.start_from_frequencies:  # a run that resumes restores its own biases over these
+        ids = read_blocks(shards, "train")[:, 0 if shards.config.joined else shards.config.overlap :]
+        counts = np.bincount(ids.ravel(), minlength=run.model.vocabulary_size)
+        counts[PAD_ID] = 0
+        model.start_from_frequencies(counts)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer)
     trainer = Trainer(model, tf.distribute.get_strategy(), run.training)
     observer = Observer(

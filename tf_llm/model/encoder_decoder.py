@@ -157,6 +157,24 @@ class EncoderDecoder(keras.Model):
         shapes = self._decoder_stack.cache_shapes
         return {name: ops.zeros((batch_size, *shape), dtype=self.compute_dtype) for name, shape in shapes.items()}
 
+    def start_from_frequencies(self, counts):
+        """Lets the output begin as a unigram: its biases become the logarithms of the words' frequencies.
+
+        A model that begins at zeros spends its first hundred steps on learning them.
+
+        Args:
+            counts: [V], how often each id occurs; half an occurrence is added to each.
+
+        Raises:
+            ValueError: the output has no biases.
+        """
+        output = self.get_layer("output_embedding")
+        output = output.get_layer("output") if self.config.output_scale else output
+        if not self.config.output_bias:
+            raise ValueError("model.output_bias expected True to start from frequencies. Received: False")
+        counts = ops.cast(counts, "float32") + 0.5
+        output.bias.assign(ops.log(counts / ops.sum(counts)))
+
     def get_config(self):
         return {"config": dataclasses.asdict(self.config), "dtype": self.dtype_policy.name, "name": self.name}
 

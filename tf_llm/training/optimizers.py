@@ -31,6 +31,7 @@ class TrainingConfig:
     weight_decay: float = 0.0  # for the optimisers that know it: of matrices and embeddings, times the rate, a step
     clip_norm: float = 0.0  # global norm to which gradients are cut; 0 cuts nothing
     label_smoothing: float = 0.0  # share of each target that the other tokens get; what is reported stays unsmoothed
+    start_from_frequencies: bool = False  # whether the output's biases begin as the frequencies of the tokens
     batch_size: int = 16  # rows of a batch over all devices
     steps: int = 0  # optimiser steps; 0 plans as many as `seconds` has room for, after timing the first ones
     seconds: float = 150.0  # of training, when `steps` is 0
@@ -53,6 +54,7 @@ class TrainingConfig:
         for name in ("log_seconds", "evaluate_seconds", "checkpoint_seconds"):  # infinity is never
             self._check(name, "a number of at least 0", lambda value: value >= 0)
         self._check("seed", "a whole number in [0, 2**32)", lambda value: _is_whole(value) and 0 <= value < 2**32)
+        self._check("start_from_frequencies", "True or False", lambda value: isinstance(value, bool))
         self._check("precision", '"auto" or the name of a Keras dtype policy', lambda value: isinstance(value, str))
         if not self.steps and not self.seconds:
             raise ValueError("training.steps or training.seconds expected above 0. Received: 0 for both")
