@@ -11,7 +11,10 @@ from tf_llm.contracts import UserError
 from tf_llm.prepare.local import prepare  # takes the name of its folder, which stays importable as `tf_llm.prepare.…`
 
 _LAZY = {
+    "Beam": "tf_llm.decoding.beam",
     "Generator": "tf_llm.load",
+    "Greedy": "tf_llm.decoding.strategies",
+    "Sample": "tf_llm.decoding.strategies",
     "build_loss": "tf_llm.training.losses",
     "build_model": "tf_llm.model.encoder_decoder",
     "build_optimizer": "tf_llm.training.optimizers",
@@ -24,6 +27,7 @@ _LAZY = {
     "save_pretrained": "tf_llm.load",
     "strategy": "tf_llm.training.distribution",
     "train": "tf_llm.run",
+    "write_pairs": "tf_llm.data.pairs",
 }
 
 __all__ = ["UserError", "crawl", "prepare", *_LAZY]
