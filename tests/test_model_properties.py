@@ -41,7 +41,7 @@ SHAPE = {"vocabulary_size": V, "source_length": S, "target_length": T, "num_head
 few = settings(
     max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )
-many = settings(few, max_examples=15)
+many = settings(few, max_examples=10)
 
 
 @st.composite
