@@ -9,7 +9,8 @@ Every recipe trains once, and with two more seeds `best`, `transformer` and the 
 own. The documentation that is installed with this Python is the corpus. The table shows the validation loss in bits per
 byte of the pages' whole text: the only figure that compares recipes that cut texts differently. What a recipe throws
 away (stop words, rare words, capitals) is paid for at the prices of a unigram coder (tf_llm/text/residual.py), and
-stands in a column of its own. The unigram and the bigram of the article's words are the first rows.
+stands in a column of its own. The unigram and the bigram of the article's words are the first rows. compare_recipes.png
+beside this file is what --plot drew on 2026-11-25.
 
 `cnn` and `rnn` are the recipe `transformer` with other blocks. `t5` is scored on what it was not asked in training, to
 continue a text: that is what masked spans are not for.
@@ -44,7 +45,7 @@ DATA = {
     "t5": "spans",
     "best": "few-pieces",
 }  # which token shards a recipe reads; the others share theirs
-OVERHEAD, PREPARATIONS = 45, 150  # seconds a run takes beside its training, and seconds for all preparations
+OVERHEAD, PREPARATIONS = 60, 120  # seconds a run takes beside its training, and seconds for all preparations
 
 _QUICK = flags.DEFINE_bool("quick", False, "One seed and 20 seconds of three recipes, against a sanity bound.")
 _MINUTES = flags.DEFINE_float("minutes", 30.0, "How long all runs together may take, about.", lower_bound=10.0)
