@@ -65,6 +65,13 @@ def test_plot_is_a_picture_of_a_size(folder):
     assert width == 900 and height > 400 and len(content) > 10_000
 
 
+def test_curves_of_several_runs_are_one_picture(tmp_path):
+    curves = {"slow": [(10, 3.0), (40, 2.9)], "fast": [(100, 2.5), (800, 1.9)]}
+    report.plot_curves(curves, tmp_path / "curves.png")
+    content = (tmp_path / "curves.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n") and struct.unpack(">I", content[16:20]) == (900,)
+
+
 def test_metrics_are_told_apart_by_split(folder):
     metrics = load_metrics(folder)
     assert [len(metrics[split]) for split in ("train", "validation")] == [40, 3]

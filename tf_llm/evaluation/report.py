@@ -58,7 +58,7 @@ def plot_curves(curves, path):
         steps, bits = zip(*points, strict=True)
         axes.plot([step / steps[-1] for step in steps], bits, marker="o", ms=3, label=f"{name}, {bits[-1]:.2f}")
     axes.set(xlabel="share of the training time", ylabel="bits per byte of the pages' text", title="Validation loss")
-    axes.legend(frameon=False, loc="upper right")
+    figure.legend(frameon=False, loc="outside right upper")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
