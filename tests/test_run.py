@@ -113,7 +113,7 @@ def test_pairs_of_texts_are_learned(tmp_path, packed):
             packed=packed,
         ),
         training=dataclasses.replace(
-            RECIPES["best"]().training, steps=150, learning_rate=1e-2, warmup_steps=10, precision="float32"
+            RECIPES["best"]().training, steps=300, learning_rate=1e-2, warmup_steps=10, precision="float32"
         ),
     )
     summary = train(run, shards, tmp_path / "run")
