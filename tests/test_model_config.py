@@ -55,6 +55,11 @@ def test_docstring_examples():
             {"architecture": "rnn", "positions": "rotary"},
             "model.positions='rotary' expected self-attention, which architecture='rnn' has not; choose learned, ",
         ),
+        ({"short_convolution": 1}, "model.short_convolution expected a whole number of at least 2. Received: 1"),
+        (
+            {"architecture": "rnn", "short_convolution": 3},
+            "model.short_convolution expected self-attention, which architecture='rnn' has not; choose short_conv",
+        ),
         ({"embeddings": "all"}, "model.output_l2 expected to be 0 with embeddings='all': it would shrink the input"),
         ({"packed": True}, "model.packed expected context='sequence': one vector would mix all examples of a row"),
         ({"packed": True, "context": "sequence"}, "model.packed expected norms without batch statistics; choose norm"),

@@ -13,7 +13,16 @@ from keras import ops
 
 from tf_llm.model import layers, masks
 from tf_llm.model.baselines import Convolution, Recurrence
-from tf_llm.model.layers import ACTIVATIONS, Attend, CacheWrite, ContextVector, FeedForward, KeysValues, rotate
+from tf_llm.model.layers import (
+    ACTIVATIONS,
+    Attend,
+    CacheWrite,
+    ContextVector,
+    FeedForward,
+    KeysValues,
+    ShortConvolution,
+    rotate,
+)
 from tf_llm.model.masks import CausalMask, SegmentMask, SourceMask, TargetMask
 from tf_llm.model.norms import NORMS, MaskedBatchNorm
 from tf_llm.model.positions import PositionEmbedding, RelativeBias, Rotation
@@ -25,7 +34,7 @@ def _normal(*shape):
     return random.normal(size=shape).astype("float32")
 
 
-@pytest.mark.parametrize(("module", "examples"), [(masks, 5), (layers, 2)])
+@pytest.mark.parametrize(("module", "examples"), [(masks, 5), (layers, 8)])
 def test_docstring_examples(module, examples):
     result = doctest.testmod(module)
     assert result.attempted >= examples and result.failed == 0
@@ -97,6 +106,17 @@ def test_a_bias_is_added_to_the_scores():
     bias = np.where(np.arange(4) == 2, 0, -1e9)[None, None, None].astype("float32")  # only the third is left
     found = attend(queries, *keys_values(memory), np.ones((2, 1, 1, 4), bool), bias)
     np.testing.assert_allclose(found, attend(queries, *keys_values(memory[:, 2:3]), np.True_), atol=1e-5)
+
+
+@pytest.mark.parametrize(("before", "behind"), [(1, 0), (2, 0), (1, 1), (2, 1)])
+def test_short_convolution_equals_that_of_keras(before, behind):
+    hidden, ours = _normal(2, 7, 4), ShortConvolution(before, behind)
+    mixed = ours(hidden)
+    theirs = keras.layers.DepthwiseConv1D(before + behind + 1, use_bias=False)
+    theirs.build(hidden.shape)
+    kernel = np.insert(ops.convert_to_numpy(ours.taps), before, 1.0, axis=0)  # a token keeps itself
+    theirs.set_weights([np.reshape(kernel, theirs.weights[0].shape)])
+    np.testing.assert_allclose(mixed, theirs(hidden), atol=1e-5)
 
 
 def test_rotation_turns_pairs_of_coordinates():

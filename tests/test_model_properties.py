@@ -32,6 +32,7 @@ CHOICES = {
     "num_key_value_heads": [0, 1, 2, 4],
     "d_head": [0, 2, 3, 6],
     "reach": [2, 3, 4],
+    "short_convolution": [0, 2, 3],
     "output_l2": [0.0, 0.01],
     **dict.fromkeys(
         ("feed_forward_bias", "attention_scale", "embedding_scale", "output_scale", "output_bias"), (True, False)

@@ -33,6 +33,7 @@ class ModelConfig:
     d_head: int = 0  # K, the width of one head; 0 is d_model / num_heads
     d_model: int = 256  # D
     d_ff: int = 1024  # width between the two layers of a feed-forward block
+    short_convolution: int = 0  # tokens, its own among them, that are mixed into one before self-attention; 0 is none
     reach: int = 5  # tokens that a convolution of the architecture "cnn" sees
     context: str = "vector"  # what the decoder sees of the source: one "vector" (the article), or the whole "sequence"
     positions: str = "learned"  # or "sinusoidal", "relative" (T5), "rotary", "none"
@@ -64,6 +65,7 @@ class ModelConfig:
         for name in ("num_decoder_layers", "num_key_value_heads", "d_head"):
             self._check_whole(name, 0)
         self._check_whole("reach", 2)
+        self._check_whole("short_convolution", 2 if self.short_convolution else 0)
         self._check_whole("relative_buckets", 4)
         self._check_whole("relative_distance", self.relative_buckets)
         self._check_choices()
@@ -123,6 +125,11 @@ class ModelConfig:
                 self.architecture != "transformer" and self.positions in ("relative", "rotary"),
                 f"positions='{self.positions}' expected self-attention, which architecture='{self.architecture}' has "
                 "not; choose learned, sinusoidal or none",
+            ),
+            (
+                self.architecture != "transformer" and self.short_convolution,
+                f"short_convolution expected self-attention, which architecture='{self.architecture}' has not; "
+                "choose short_convolution=0",
             ),
             (
                 self.embeddings == "all" and self.output_l2 > 0,

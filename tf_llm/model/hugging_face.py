@@ -46,6 +46,7 @@ DROPOUTS = ("embedding_dropout", "attention_dropout", "feed_forward_dropout", "r
 T5 = {
     "architecture": "transformer",
     "context": "sequence",
+    "short_convolution": 0,
     "positions": "relative",
     "norm": "rms",
     "norm_place": "first",

@@ -102,6 +102,55 @@ class Attend(keras.layers.Layer):
         return {**super().get_config(), **own, "dropout": self.dropout.rate}
 
 
+@keras.saving.register_keras_serializable("tf_llm")
+class ShortConvolution(keras.layers.Layer):
+    """Adds to each vector those of its neighbours, every coordinate in a proportion of its own.
+
+    In front of self-attention it shows a token what stands beside it, which attention would first have to learn to look
+    up (So et al. 2021, "Primer"; Allen-Zhu 2025, "canon layers"). A convolution of one weight a neighbour and
+    coordinate ("depthwise") costs next to nothing.
+
+    Args:
+        before: neighbours in front of a token.
+        behind: neighbours behind it.
+
+    Call: (hidden [B, before + T + behind, D], segments int32 [B, before + T + behind] or None) -> [B, T, D]. Of
+    neighbours in another segment nothing is added; without segments all are of one.
+
+    >>> layer = ShortConvolution(before=1)
+    >>> layer.build((1, 4, 1))
+    >>> _ = layer.taps.assign([[10.0]])
+    >>> hidden = ops.array([[[1.0], [2.0], [3.0], [4.0]]])
+    >>> ops.convert_to_numpy(layer(hidden))[0, :, 0].tolist()
+    [12.0, 23.0, 34.0]
+    >>> ops.convert_to_numpy(layer(hidden, ops.array([[1, 1, 2, 2]])))[0, :, 0].tolist()
+    [12.0, 3.0, 34.0]
+    """
+
+    def __init__(self, before, behind=0, **kwargs):
+        super().__init__(**kwargs)
+        self.before, self.behind = before, behind
+
+    def build(self, hidden_shape):
+        start = keras.initializers.RandomNormal(stddev=0.5)  # at 0, no coordinate would differ from the next
+        self.taps = self.add_weight(name="taps", shape=(self.before + self.behind, hidden_shape[-1]), initializer=start)
+
+    def call(self, hidden, segments=None):
+        length = hidden.shape[1] - self.before - self.behind  # T
+        mixed = hidden[:, self.before : self.before + length]  # [B, T, D]
+        neighbours = [i for i in range(self.before + self.behind + 1) if i != self.before]
+        for tap, i in enumerate(neighbours):
+            neighbour = hidden[:, i : i + length] * self.taps[tap]  # [B, T, D]
+            if segments is not None:
+                same = ops.equal(segments[:, i : i + length], segments[:, self.before : self.before + length])
+                neighbour = neighbour * ops.cast(same, neighbour.dtype)[..., None]
+            mixed = mixed + neighbour
+        return mixed
+
+    def get_config(self):
+        return {**super().get_config(), "before": self.before, "behind": self.behind}
+
+
 def rotate(vectors, rotation):
     """Turns each pair (i, i + K/2) of coordinates: vectors [B, T, H, K], rotation [2, T, K/2] or None -> [B, T, H, K].
 

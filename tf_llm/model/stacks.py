@@ -10,8 +10,9 @@ What a kind of block has to offer:
                     block.context_attention      a `ContextAttention`
                     block.cache_shapes           {name: shape behind N} of what it remembers of earlier tokens
 
-`seen` says which positions may be looked at and how: the arguments `attention_mask`, `bias` and `rotation` of `Attend`.
-Blocks without self-attention ignore it.
+`seen` says which positions may be looked at and how: the arguments `attention_mask`, `bias` and `rotation` of `Attend`,
+and `segments`, int32 [B, T], which tokens may be mixed with their neighbours, or None for all. Blocks without
+self-attention ignore it.
 
 Glossary: B batch, S source length, T target length, C context length (1 for a vector, S for a sequence), D width,
 G key/value heads, K head size, N rows in decoding, k new tokens of a decoding step.
@@ -82,9 +83,10 @@ class Stack:
         self.norm = build_norm(config, f"{name}_norm") if config.norm_place == "first" else None
         self.dropout = keras.layers.Dropout(config.output_dropout, name=f"{name}_dropout")
 
-    def see(self, hidden, attention_mask, position):
+    def see(self, hidden, attention_mask, position, segments):
         """`seen`, for queries that stand at `position` and behind it."""
         return {
+            "segments": segments,
             "attention_mask": attention_mask,
             "bias": self.positions.bias(self.name, hidden, position),
             "rotation": self.positions.rotation(hidden, position),
@@ -99,8 +101,11 @@ class Encoder(Stack):
     """hidden [B, S, D], keep_mask bool [B, S], segments int32 [B, S] of packed rows or None -> [B, S, D]."""
 
     def __call__(self, hidden, keep_mask, segments=None):
-        mask = keep_mask[:, None, None, :] if segments is None else SegmentMask(name="segment_mask")(segments, segments)
-        seen = self.see(hidden, mask, 0)
+        if segments is None:
+            mask, segments = keep_mask[:, None, None, :], keras.ops.cast(keep_mask, "int32")
+        else:
+            mask = SegmentMask(name="segment_mask")(segments, segments)
+        seen = self.see(hidden, mask, 0, segments)
         for block in self.blocks:
             hidden = block(hidden, keep_mask, seen)
         return self.finish(hidden, keep_mask)
@@ -147,7 +152,7 @@ class Decoder(Stack):
         mask = CausalMask(self.config.target_length, name="causal_mask")(hidden, position=position)  # [1, 1, k, T]
         if segments is not None:
             mask = keras.ops.logical_and(mask, SegmentMask(name="segment_mask")(segments, segments))
-        seen, written = self.see(hidden, mask, position), {}
+        seen, written = self.see(hidden, mask, position, segments), {}
         for i, block in enumerate(self.blocks):
             context = (read[f"context_keys_{i}"], read[f"context_values_{i}"], context_mask)
             own = {name: cache[f"{name}_{i}"] for name in block.cache_shapes} if cache else None

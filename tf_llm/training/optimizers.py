@@ -179,7 +179,9 @@ class Muon(DenseGradients, keras.optimizers.Muon):
     much as the rest of a step of the article's model. Keys and values, one matrix here, are made orthogonal together.
     """
 
-    def __init__(self, learning_rate=0.001, exclude_layers=("embedding", "table", "position", "bias"), **kwargs):
+    def __init__(
+        self, learning_rate=0.001, exclude_layers=("embedding", "table", "position", "bias", "taps"), **kwargs
+    ):
         super().__init__(learning_rate, exclude_layers=list(exclude_layers), **kwargs)
 
     def _apply_weight_decay(self, variables):
