@@ -16,7 +16,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_training_trainer import VOCABULARY, Notes, build_tiny_model, make_tiny_batches, train, weights_of
+from test_training_trainer import (
+    VOCABULARY,
+    Notes,
+    build_tiny_model,
+    make_tiny_batches,
+    take_step,
+    train,
+    weights_of,
+)
 
 from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, UserError
 from tf_llm.training import distribution
@@ -70,7 +78,7 @@ def _compare_fit(devices):
         with chosen.scope():
             model = build_tiny_model(config, dropout=0.0, output_l2=0.1)
         trainer = Trainer(model, chosen, config)
-        trainer.train_step(next(iter(chosen.experimental_distribute_dataset(make_tiny_batches()))))
+        take_step(trainer, next(iter(chosen.experimental_distribute_dataset(make_tiny_batches()))))
         features = {SOURCE_IDS: ids[:, :4], DECODER_IDS: ids[:, 4:]}
         model.fit(features, ids[:, 4:], batch_size=8, shuffle=False, verbose=0)
         weights.append([variable.numpy() for variable in model.trainable_variables])

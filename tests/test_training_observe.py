@@ -11,8 +11,9 @@ from tensorflow.core.util import event_pb2
 
 from tf_llm.contracts import UserError
 from tf_llm.training import observe
+from tf_llm.training.clock import Clock
 from tf_llm.training.observe import Observer
-from tf_llm.training.trainer import Clock, Sums
+from tf_llm.training.step import Sums
 
 tf.config.list_logical_devices()  # TensorFlow's remarks on what it finds belong in no test
 

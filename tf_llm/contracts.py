@@ -134,3 +134,5 @@ class StepFn(Protocol):
 
 class UserError(Exception):
     """An error with a remedy for the person at the keyboard: shown as one line, without a traceback."""
+
+    exit_status = 1

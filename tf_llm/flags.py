@@ -92,7 +92,7 @@ def build_source():
 
 
 def launch(main):
-    """Runs `main()` with parsed flags: progress on stderr, and an error with a remedy as one line and exit status 1."""
+    """Runs `main()` with parsed flags: progress on stderr, an error with a remedy as one line, and its exit status."""
 
     def guarded(arguments):
         if arguments[1:]:
@@ -105,7 +105,8 @@ def launch(main):
         try:
             main()
         except UserError as error:
-            sys.exit(f"error: {error}")
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_status)
         except KeyboardInterrupt:
             sys.exit(130)
 

@@ -40,6 +40,11 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(step=self.step, total_steps=self.total_steps, **parts)
         self._manager = tf.train.CheckpointManager(self._checkpoint, str(self.folder), max_to_keep=2)
 
+    @property
+    def newest(self):
+        """The path of the newest checkpoint, or None."""
+        return next(iter(self._paths()), None)
+
     def save(self):
         """Writes a checkpoint and returns its path.
 
@@ -49,10 +54,9 @@ class Checkpoints:
         try:
             return self._manager.save(checkpoint_number=int(self.step))
         except (tf.errors.OpError, OSError) as error:
-            newest = next(iter(self._paths()), "none")
             raise UserError(
                 f"expected to write a checkpoint to {self.folder}. Received: {_short(error)}. Free some space or "
-                f"choose another folder; the newest checkpoint: {newest}"
+                f"choose another folder; the newest checkpoint: {self.newest or 'none'}"
             ) from error
         finally:
             for unfinished in self.folder.glob("ckpt-*_temp"):  # of this attempt, or of one that was killed

@@ -4,13 +4,14 @@ Every optimiser here is Keras's own class with one repair. Keras's TensorFlow ba
 the optimiser as IndexedSlices, whose rows repeat when a token occurs more than once in a batch, and does not add the
 repetitions up first: Adam squares four small gradients where it should square their sum, and Adagrad and every clip go
 wrong in the same way. One row looked up four times, three Adam steps of 0.1, a constant gradient: stock Keras moves the
-row by -0.600, and by -0.300 where it is given the same gradient as a dense tensor. `DenseGradients` adds the
+row by -0.600, and by -0.300 where it is given the same gradient as a dense tensor. `GuardedUpdates` adds the
 repetitions up in `apply`, where both stock `model.fit` and the trainer of this package pass.
 
 Weight decay is decoupled (Loshchilov and Hutter 2019): each step takes rate · decay · weight off the weight itself.
 It pulls on matrices and embeddings alone. A norm, a bias or a position has no size that a smaller one would do for.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -31,8 +32,12 @@ class TrainingConfig:
     weight_decay: float = 0.0  # for the optimisers that know it: of matrices and embeddings, times the rate, a step
     clip_norm: float = 0.0  # global norm to which gradients are cut; 0 cuts nothing
     label_smoothing: float = 0.0  # share of each target that the other tokens get; what is reported stays unsmoothed
+    z_loss: float = 0.0  # times the square of log Σ exp of the logits, which keeps them near 0 (PaLM has 1e-4)
     start_from_frequencies: bool = False  # whether the output's biases begin as the frequencies of the tokens
-    batch_size: int = 16  # rows of a batch over all devices
+    batch_size: int = 16  # rows of a batch over all devices, and all parts of it
+    accumulation: int = 1  # parts of a batch that a device computes one behind the other, for want of memory
+    spike_factor: float = 3.0  # a step whose loss is so many times that of the latest ones is passed over; 0 for none
+    unsound_steps: int = 10  # in a row, of which the last ends the run
     steps: int = 0  # optimiser steps; 0 plans as many as `seconds` has room for, after timing the first ones
     seconds: float = 150.0  # of training, when `steps` is 0
     precision: str = "auto"  # a Keras dtype policy; "auto" is mixed_bfloat16 where the hardware multiplies it
@@ -45,10 +50,12 @@ class TrainingConfig:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             self._check(name, f"one of {sorted(known)}", lambda value, known=known: value in known)
         self._check("learning_rate", "a finite number above 0", lambda value: 0 < value < math.inf)
-        self._check("batch_size", "a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
+        for name in ("batch_size", "accumulation", "unsound_steps"):
+            self._check(name, "a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
         for name in ("warmup_steps", "steps"):
             self._check(name, "a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)
-        for name in ("weight_decay", "clip_norm", "seconds"):
+        self._check("spike_factor", "0 or a number above 1", lambda value: value == 0 or value > 1)
+        for name in ("weight_decay", "clip_norm", "z_loss", "seconds"):
             self._check(name, "a finite number of at least 0", lambda value: 0 <= value < math.inf)
         self._check("label_smoothing", "a share in [0, 1)", lambda value: 0 <= value < 1)
         for name in ("log_seconds", "evaluate_seconds", "checkpoint_seconds"):  # infinity is never
@@ -78,21 +85,33 @@ def _is_whole(value):
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-class DenseGradients:
+class GuardedUpdates:
     """Mixed into a Keras optimiser: adds up repeated rows of embedding gradients before anything else sees them.
 
-    It also says which weights decay, where the optimiser is one that lets them: Keras, left alone, takes all.
+    It also says which weights decay, where the optimiser is one that lets them (Keras, left alone, takes all), and it
+    can pass over a step whose gradients are unsound.
 
     Attributes:
-        gradients_are_reduced: switches off the optimiser's own sum over replicas, in a graph that is drawn while it is
-            True: for a training step that has summed the gradients already (it must, to clip by their global norm).
+        sound: inside `guard()`, bool [] in the graph that is being drawn: whether the update is to be made.
     """
 
-    gradients_are_reduced = False
+    sound, _is_guarded = None, False
+
+    @contextlib.contextmanager
+    def guard(self):
+        """Around the drawing of a step that sums the gradients of all devices itself, as it must to cut them by their
+        global norm, and then sets `sound`. Where that is False nothing changes: no weight, no state, no count."""
+        self._is_guarded = True
+        try:
+            yield
+        finally:
+            self._is_guarded, self.sound = False, None
 
     def apply(self, grads, trainable_variables=None):
         """Applies gradients, dense or IndexedSlices, to the variables (see `keras.optimizers.Optimizer.apply`)."""
         super().apply([None if g is None else tf.convert_to_tensor(g) for g in grads], trainable_variables)
+        if self._is_guarded:
+            self.iterations.assign_sub(tf.cast(tf.logical_not(self.sound), self.iterations.dtype))
 
     def build(self, variables):
         """Makes the state for these variables (see `keras.optimizers.Optimizer.build`)."""
@@ -101,11 +120,25 @@ class DenseGradients:
         super().build(variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        return grads_and_vars if self.gradients_are_reduced else super()._all_reduce_sum_gradients(grads_and_vars)
+        return grads_and_vars if self._is_guarded else super()._all_reduce_sum_gradients(grads_and_vars)
+
+    def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
+        def update():
+            super(GuardedUpdates, self)._distributed_tf_update_step(distribution, grads_and_vars, learning_rate)
+            return True
+
+        tf.cond(self.sound, update, lambda: False) if self._is_guarded else update()
 
     def _apply_weight_decay(self, variables):
-        if self.weight_decay:  # Keras would multiply every weight by 0 and take that off
-            super()._apply_weight_decay(variables)
+        decay = self.weight_decay
+        if not decay:  # Keras would multiply every weight by 0 and take that off
+            return
+        if self._is_guarded:
+            self.weight_decay = tf.where(self.sound, decay, 0.0)
+        try:  # that of all optimisers: Keras's Muon has a way of its own, which copies on several devices refuse
+            keras.optimizers.Optimizer._apply_weight_decay(self, variables)
+        finally:
+            self.weight_decay = decay
 
 
 def is_decayed(variable):
@@ -118,27 +151,27 @@ def is_decayed(variable):
 
 
 @keras.saving.register_keras_serializable("tf_llm")
-class SGD(DenseGradients, keras.optimizers.SGD):
+class SGD(GuardedUpdates, keras.optimizers.SGD):
     """Stochastic gradient descent (article, section 3.4)."""
 
 
 @keras.saving.register_keras_serializable("tf_llm")
-class Adagrad(DenseGradients, keras.optimizers.Adagrad):
+class Adagrad(GuardedUpdates, keras.optimizers.Adagrad):
     """Adagrad: each weight's rate falls with the squares of the gradients it has seen (Duchi et al. 2011)."""
 
 
 @keras.saving.register_keras_serializable("tf_llm")
-class Adam(DenseGradients, keras.optimizers.Adam):
+class Adam(GuardedUpdates, keras.optimizers.Adam):
     """Adam: running means of the gradient and of its square (Kingma and Ba 2015); the article's choice."""
 
 
 @keras.saving.register_keras_serializable("tf_llm")
-class AdamW(DenseGradients, keras.optimizers.AdamW):
+class AdamW(GuardedUpdates, keras.optimizers.AdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
 
 @keras.saving.register_keras_serializable("tf_llm")
-class RmsScaledAdamW(DenseGradients, keras.optimizers.AdamW):
+class RmsScaledAdamW(GuardedUpdates, keras.optimizers.AdamW):
     """AdamW whose step is measured in the size of the weight, as Adafactor's is: times max(0.001, RMS of the weight).
 
     T5's weights have very different sizes (its table begins at 1, its kernels far below), and plain AdamW diverges on
@@ -152,7 +185,7 @@ class RmsScaledAdamW(DenseGradients, keras.optimizers.AdamW):
 
 
 @keras.saving.register_keras_serializable("tf_llm")
-class Adafactor(DenseGradients, keras.optimizers.Adafactor):
+class Adafactor(GuardedUpdates, keras.optimizers.Adafactor):
     """Adafactor: squares of a matrix's gradients, kept as means by row and by column (Shazeer and Stern 2018).
 
     As T5 uses it: no momentum, updates cut to an RMS of 1, steps in the size of the weight. Keras keeps the rate at or
@@ -161,7 +194,7 @@ class Adafactor(DenseGradients, keras.optimizers.Adafactor):
 
 
 @keras.saving.register_keras_serializable("tf_llm")
-class Lion(DenseGradients, keras.optimizers.Lion):
+class Lion(GuardedUpdates, keras.optimizers.Lion):
     """Lion: the sign of a running mean (Chen et al. 2023).
 
     Each weight moves by the whole rate, whatever its gradient: a tenth of Adam's rate is a good first guess.
@@ -169,7 +202,7 @@ class Lion(DenseGradients, keras.optimizers.Lion):
 
 
 @keras.saving.register_keras_serializable("tf_llm")
-class Muon(DenseGradients, keras.optimizers.Muon):
+class Muon(GuardedUpdates, keras.optimizers.Muon):
     """Muon: the running mean of a matrix's gradient, made orthogonal (Jordan et al. 2024), in steps of Adam's size
     (Liu et al. 2025). Tables, the output embedding, positions, norms and biases, which are no maps between hidden
     vectors, go by Adam.
@@ -183,11 +216,6 @@ class Muon(DenseGradients, keras.optimizers.Muon):
         self, learning_rate=0.001, exclude_layers=("embedding", "table", "position", "bias", "taps"), **kwargs
     ):
         super().__init__(learning_rate, exclude_layers=list(exclude_layers), **kwargs)
-
-    def _apply_weight_decay(self, variables):
-        # Keras's Muon decays weights on its own, in a way that a variable with copies on several devices refuses.
-        if self.weight_decay:
-            keras.optimizers.Optimizer._apply_weight_decay(self, variables)
 
 
 # Peak rate -> the optimiser; those in DECAYING take a `weight_decay`, too.

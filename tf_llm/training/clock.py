@@ -1,0 +1,38 @@
+"""How long steps take, and how many of them a time has room for."""
+
+import logging
+import time
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+WARMING_STEPS, TIMED_STEPS = 3, 10  # the first steps trace and allocate; the next are timed to plan the run
+
+
+class Clock:
+    """Seconds spent in steps: the latest ones', and of all `steps` together."""
+
+    steps_until_planned = WARMING_STEPS + TIMED_STEPS
+
+    def __init__(self):
+        self.steps, self.total, self.latest = 0, 0.0, []
+        self._started = 0.0
+
+    def start(self):
+        """Begins a step."""
+        self._started = time.perf_counter()
+
+    def stop(self):
+        """Ends a step. The first step of all traces the graph; it counts in `total` like any other."""
+        self.latest.append(time.perf_counter() - self._started)
+        self.total += self.latest[-1]
+        self.steps += 1
+        del self.latest[:-100]
+
+    def plan(self, seconds):
+        """How many further steps a run of so many seconds has room for, by the median of the latest; one at least."""
+        one = float(np.median(self.latest[-TIMED_STEPS:]))
+        left = max(seconds - self.total, 0.0)
+        steps = max(int(left / one), 1)
+        logger.debug("a step takes %.0f ms: planning %d more for %.0f s", 1e3 * one, steps, left)
+        return steps
