@@ -53,13 +53,19 @@ def observe_steps(folder, steps, total=0, first=0):
 
 def test_records_say_what_was_measured(tmp_path, capfd):
     observer = build_observer(tmp_path, log_seconds=1e9)
-    observer.start(0, 3)
-    clock = build_clock(9.0, 0.5, 1.0, 1.5)  # an earlier step and three that are new
+    observer.start(0, 4)
+    clock = build_clock(9.0, 0.5, 1.0, 1.5, 1.0)  # an earlier step and four that are new
     for step, sums in enumerate(
-        [Sums(20.0, 1.0, 10.0, 5.0), Sums(60.0, 2.0, 20.0, 5.0), Sums(10.0, 5.0, 10.0, 7.0)], 1
+        [
+            Sums(20.0, 1.0, 10.0, 5.0, gradient_norm=2.0),
+            Sums(60.0, 2.0, 20.0, 5.0, gradient_norm=4.0),
+            Sums(10.0, 5.0, 10.0, 7.0, gradient_norm=3.0),
+            Sums(math.inf, 5.0, 10.0, 7.0, gradient_norm=math.nan, applied=0.0),  # passed over
+        ],
+        1,
     ):
         observer.step(step, sums, 0.25, clock)
-    observer.validation(3, Sums(30.0, 3.0, 10.0))
+    observer.validation(4, Sums(30.0, 3.0, 10.0))
     observer.close()
 
     training, validation = read_metrics(tmp_path)
@@ -67,19 +73,21 @@ def test_records_say_what_was_measured(tmp_path, capfd):
     assert training == pytest.approx(
         {
             "split": "train",
-            "step": 3,
+            "step": 4,
             "loss": loss,
             "perplexity": math.exp(loss),
             "accuracy": 8 / 40,
             "bits_per_byte": loss / math.log(2) / 4,
             "learning_rate": 0.25,
-            "tokens_per_second": (40 + 17) / 3.0,
+            "gradient_norm": 3.0,
+            "skipped_steps": 1,
+            "tokens_per_second": (50 + 24) / 4.0,
         }
     )
     assert validation == pytest.approx(
         {
             "split": "validation",
-            "step": 3,
+            "step": 4,
             "loss": 3.0,
             "perplexity": math.exp(3.0),
             "accuracy": 0.3,
@@ -87,9 +95,9 @@ def test_records_say_what_was_measured(tmp_path, capfd):
         }
     )
     assert capfd.readouterr().err.splitlines() == [
-        "step 00003/00003 | train      | loss 2.250 | perplexity 9 | accuracy 20.0% | 0.812 bits/byte | 19 tokens/s | "
+        "step 00004/00004 | train      | loss 2.250 | perplexity 9 | accuracy 20.0% | 0.812 bits/byte | 18 tokens/s | "
         "0 s left",
-        "step 00003/00003 | validation | loss 3.000 | perplexity 20 | accuracy 30.0% | 1.082 bits/byte",
+        "step 00004/00004 | validation | loss 3.000 | perplexity 20 | accuracy 30.0% | 1.082 bits/byte",
     ]
 
 

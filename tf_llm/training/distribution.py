@@ -1,6 +1,8 @@
 """Which devices train: tf.distribute strategies by name, and the precision that suits them."""
 
+import json
 import logging
+import os
 from pathlib import Path
 
 import tensorflow as tf
@@ -16,7 +18,8 @@ def strategy(name="auto"):
 
     Args:
         name: "cpu", "gpu" (the first), "mirrored" (every GPU of this machine, or every logical CPU where there is
-            none), "tpu" (this machine's, as on Colab), or "auto": the TPU if there is one, else all GPUs, else the CPU.
+            none), "workers" (the same on several machines, of which TF_CONFIG tells), "tpu" (this machine's, as on
+            Colab), or "auto": the TPU if there is one, else all GPUs, else the CPU.
 
     Raises:
         UserError: an unknown name, or a device that is not there.
@@ -59,6 +62,34 @@ def build_mirrored():
     return tf.distribute.MirroredStrategy(names)
 
 
+def build_workers():
+    """Trains on several machines, or processes, that run the same program, gradients summed over the network.
+
+    Each has to be told of all of them by the environment variable TF_CONFIG, before it starts TensorFlow:
+
+        TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
+
+    The one with index 0 is the chief.
+    """
+    try:
+        workers = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {}).get("worker", [])
+    except (ValueError, AttributeError):
+        workers = []
+    if not workers:
+        raise UserError(
+            'strategy expected the environment variable TF_CONFIG to name workers, as in {"cluster": {"worker": '
+            '["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}. Received: '
+            f"{os.environ.get('TF_CONFIG')!r}. Set it for each worker, or choose 'auto'"
+        )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        raise UserError(
+            f"strategy expected to reach all workers {workers}. Received: {str(error).splitlines()[0]} Ask for the "
+            "strategy before TensorFlow has computed anything, and start all workers"
+        ) from error
+
+
 def build_tpu():
     """Trains on the TPU of this machine (Colab and TPU virtual machines: `tpu="local"`)."""
     try:
@@ -77,6 +108,7 @@ STRATEGIES = {
     "cpu": lambda: build_one_device("CPU"),
     "gpu": lambda: build_one_device("GPU"),
     "mirrored": build_mirrored,
+    "workers": build_workers,
     "tpu": build_tpu,
 }
 

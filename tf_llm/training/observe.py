@@ -2,7 +2,8 @@
 
 A line has loss (nats per target token), perplexity (its exponential), accuracy, bits per byte of the original text,
 tokens per second (read and said together) and the time that is left. `metrics.jsonl` has the same, but for the time
-that is left, and the learning rate; a figure that is infinite or not a number is null there, as JSON knows neither.
+that is left, and the learning rate, the mean norm of the gradients before they were cut, and how many steps were passed
+over; a figure that is infinite or not a number is null there, as JSON knows neither.
 """
 
 import json
@@ -60,17 +61,17 @@ class Observer:
             self._bar.update(step - self._bar.n)
         if time.monotonic() - self._logged < self.log_seconds and step != self.total:
             return
-        nats, tokens = sum(s.nats for s in self._window), sum(s.tokens for s in self._window)
+        learned = [sums for sums in self._window if sums.applied]  # the others' loss is that of no text
+        tokens = max(sum(sums.tokens for sums in learned), 1.0)
+        loss, accuracy = (sum(getattr(sums, part) for sums in learned) / tokens for part in ("nats", "correct"))
+        moved = sum(sums.tokens + sums.source_tokens for sums in self._window)
         steps = clock.latest[-len(self._window) :]
-        moved = tokens + sum(s.source_tokens for s in self._window)
         seconds = sum(steps) / len(steps)
         record = {
-            **self._quality(
-                nats / max(tokens, 1.0),
-                sum(s.correct for s in self._window) / max(tokens, 1.0),
-                is_text=self.trains_on_text,
-            ),
+            **self._quality(loss, accuracy, is_text=self.trains_on_text),
             "learning_rate": learning_rate,
+            "gradient_norm": sum(sums.gradient_norm for sums in learned) / max(len(learned), 1),
+            "skipped_steps": len(self._window) - len(learned),
             "tokens_per_second": moved / len(self._window) / seconds,
         }
         left = max(self.total - step, 0) * seconds
