@@ -77,9 +77,9 @@ def draw_masks(strategy):
     """How many different masks the replicas of a strategy draw in one step of a model's dropout."""
     import numpy as np
     import tensorflow as tf
+    from tf_llm.model.dropout import Dropout
 
     from tf_llm.contracts import REPLICA
-    from tf_llm.model.dropout import Dropout
 
     with strategy.scope():
         dropout = Dropout(0.5, seed=1)
