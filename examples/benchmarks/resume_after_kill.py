@@ -74,8 +74,8 @@ def steps_noted(workdir):
 def is_saving(workdir):
     """Whether a checkpoint is being written."""
     folder = workdir / "checkpoints"
-    names = os.listdir(folder) if folder.exists() else []
-    return any("temp" in name or "tmp" in name for name in names)
+    paths = folder.iterdir() if folder.exists() else []
+    return any("temp" in path.name or "tmp" in path.name for path in paths)
 
 
 def kill(folder, workdir, step, delay, in_a_save):
