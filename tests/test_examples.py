@@ -104,7 +104,7 @@ def test_a_killed_run_goes_on(archive, tmp_path):
         env=environment(),
     ) as process:
         deadline = time.monotonic() + 120
-        while not list((tmp_path / "checkpoints").glob("*.index")) and time.monotonic() < deadline:
+        while not list((tmp_path / "checkpoints").glob("ckpt-*[0-9]")) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "summary.json").exists()
