@@ -143,3 +143,12 @@ def test_help_names_every_setting():
     result = launch("--helpfull")
     for line in ("--model.num_layers: blocks in the encoder", "--training.learning_rate: ", "--words.stop_words: "):
         assert line in result.stdout
+
+
+@pytest.mark.parametrize("script", ["damaged_checkpoints.py"])
+def test_quick_benchmarks_hold(script):
+    arguments = [sys.executable, str(REPOSITORY / "examples" / "benchmarks" / script), "--quick"]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment())
+    assert result.returncode == 0, result.stderr[-2000:]
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert last["name"] == script.removesuffix(".py") and last["value"] == last["goal"] and last["holds"] is True

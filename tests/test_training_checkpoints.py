@@ -621,7 +621,7 @@ def _compare_restored(strategy, folder):
         ),
         "replicas": len(replicas[0]),
         "model": sorted({one.device[-5:] for each in replicas for one in each}),
-        "copies": sorted({copied.device[-5:] for copied in checkpoints._copy.model}),
+        "copies": sorted({copied.device[-5:] for copied in checkpoints._staged.model}),
     }
 
 

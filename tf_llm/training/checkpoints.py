@@ -28,6 +28,7 @@ import shutil
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_llm.contracts import UserError
@@ -79,7 +80,7 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(step=self.step, total_steps=self.total_steps, **parts)
         # One thread, which the scope of no strategy reaches: a variable that is made there lies in the host's memory.
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-        self._copy = self._pending = None
+        self._staged = self._pending = None
         self._damaged = set()
 
     def save(self, validation_loss=None, wait=True):
@@ -103,7 +104,7 @@ class Checkpoints:
             logger.warning("%s. Saving step %d", error, self.step)
             wait = True
         path = self.folder / f"ckpt-{int(self.step)}"
-        self._writer.submit(self._copy_state).result()
+        values = self._writer.submit(self._copy_values).result()
         about = {
             "step": int(self.step),
             "total_steps": int(self.total_steps),
@@ -111,7 +112,7 @@ class Checkpoints:
             "about": self._about,
             "versions": _list_versions(),
         }
-        self._pending = self._writer.submit(self._write, path, about)
+        self._pending = self._writer.submit(self._write, path, values, about)
         if wait:
             self.wait()
         return str(path)
@@ -181,29 +182,36 @@ class Checkpoints:
         found = [match for name in names if (match := NAME.fullmatch(name))]
         return [self.folder / match[0] for match in sorted(found, key=lambda match: (-int(match[1]), match[0]))]
 
-    def _copy_state(self):
-        """Copies all values into variables in the host's memory, one by one over those of the save before."""
-        copied = {name: (variable.numpy().copy() for variable in part) for name, part in self._parts.items()}
-        with tf.device("CPU:0"):
-            if self._copy is None:
-                parts = {name: [tf.Variable(value) for value in part] for name, part in copied.items()}
-                self._copy = tf.train.Checkpoint(step=Number(), total_steps=Number(), **parts)
-            else:
-                for name, part in copied.items():
-                    for variable, value in zip(getattr(self._copy, name), part, strict=True):
-                        variable.assign(value)
-        self._copy.step.assign(self.step)
-        self._copy.total_steps.assign(self.total_steps)
+    def _copy_values(self):
+        """The values of this moment, as arrays that no training step reaches: all that training waits for."""
+        return {name: [np.array(variable.numpy()) for variable in part] for name, part in self._parts.items()}
 
-    def _write(self, path, about):
-        """Writes the copy as a checkpoint of that path, and removes what it makes superfluous."""
+    def _stage(self, values, about):
+        """Fills variables in the host's memory, of the same names as those of the run, with what is to be written.
+
+        They are made once: the cycles of references in a tf.train.Checkpoint would keep each save's for a while.
+        """
+        with tf.device("CPU:0"):
+            if self._staged is None:
+                parts = {name: [tf.Variable(value) for value in part] for name, part in values.items()}
+                self._staged = tf.train.Checkpoint(step=Number(), total_steps=Number(), **parts)
+            else:
+                for name, part in values.items():
+                    for variable, value in zip(getattr(self._staged, name), part, strict=True):
+                        variable.assign(value)
+        self._staged.step.assign(about["step"])
+        self._staged.total_steps.assign(about["total_steps"])
+
+    def _write(self, path, values, about):
+        """Writes values as the checkpoint of that path, and removes what it makes superfluous."""
         partial, replaced = (path.with_name(f"{path.name}.{suffix}") for suffix in ("partial", "replaced"))
         try:
             for leftover in self.folder.glob("ckpt-*.partial"):  # of a run that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
             partial.mkdir(parents=True)
+            self._stage(values, about)
             with tf.device("CPU:0"):
-                self._copy.write(str(partial / STATE))
+                self._staged.write(str(partial / STATE))
             write_manifest(partial, about)
             if path.exists():
                 shutil.rmtree(replaced, ignore_errors=True)
