@@ -14,8 +14,8 @@ is to continue from what is left:
     previous    what was saved first was loaded, to the last bit
     fresh       nothing was loaded, and that was no error: the run would begin again
 
-The goal is that tf_llm notices all, loads none, and uses the previous one. Keras leaves it to the
-caller to look for another file.
+The goal is that tf_llm notices all, loads none, and uses the previous one. Keras leaves it to the caller to look for
+another file.
 """
 
 import json
