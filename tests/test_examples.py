@@ -104,7 +104,7 @@ def test_a_killed_run_goes_on(archive, tmp_path):
         env=environment(),
     ) as process:
         deadline = time.monotonic() + 120
-        while not list((tmp_path / "checkpoints").glob("*.index")) and time.monotonic() < deadline:
+        while not list((tmp_path / "checkpoints").glob("ckpt-*[0-9]")) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "summary.json").exists()
@@ -143,3 +143,12 @@ def test_help_names_every_setting():
     result = launch("--helpfull")
     for line in ("--model.num_layers: blocks in the encoder", "--training.learning_rate: ", "--words.stop_words: "):
         assert line in result.stdout
+
+
+@pytest.mark.parametrize("script", ["damaged_checkpoints.py"])
+def test_quick_benchmarks_hold(script):
+    arguments = [sys.executable, str(REPOSITORY / "examples" / "benchmarks" / script), "--quick"]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment())
+    assert result.returncode == 0, result.stderr[-2000:]
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert last["name"] == script.removesuffix(".py") and last["value"] == last["goal"] and last["holds"] is True

@@ -365,99 +365,7 @@ def test_optimizer_that_was_used_before_the_run(tmp_path):
     assert int(checkpoints.step) == 2
 
 
-# === Checkpoints that are damaged or cannot be written ===
-
-
-def _save_three(folder):
-    """Checkpoints of steps 1, 2 and 3, of which two are kept; returns the weights by step."""
-    trainer, checkpoints, _ = build_run(folder)
-    batches = iter(make_tiny_batches())
-    weights = {}
-    for step in (1, 2, 3):
-        take_step(trainer, next(batches))
-        checkpoints.step.assign(step)
-        checkpoints.save()
-        weights[step] = weights_of(trainer)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "checkpoint",
-        *(f"ckpt-{step}.{part}" for step in (2, 3) for part in ("data-00000-of-00001", "index")),
-    ]
-    return weights
-
-
-DAMAGE = {
-    "a byte flipped": lambda content: content[: len(content) // 2] + b"\x55" + content[len(content) // 2 + 1 :],
-    "cut short": lambda content: content[: len(content) // 2],
-    "empty": lambda content: b"",
-    "zeros": lambda content: bytes(len(content)),
-    "gone": None,
-}
-
-
-def _damage(path, kind):
-    path.unlink() if kind == "gone" else path.write_bytes(DAMAGE[kind](path.read_bytes()))
-
-
-@pytest.fixture(scope="module")
-def three_saved(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("three")
-    return folder, _save_three(folder)
-
-
-def _copy(folder, target):
-    target.mkdir()
-    for path in folder.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
-    return target
-
-
-@pytest.mark.parametrize("part", ["data-00000-of-00001", "index"])
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_damaged_newest_falls_back_to_the_one_before(three_saved, tmp_path, part, kind, caplog):
-    folder = _copy(three_saved[0], tmp_path / "copy")
-    _damage(folder / f"ckpt-3.{part}", kind)
-    trainer, checkpoints, _ = build_run(folder, seed=99)
-    assert checkpoints.restore()
-    assert int(checkpoints.step) == 2
-    assert_equal(weights_of(trainer), three_saved[1][2])
-    (message,) = messages(caplog)
-    assert message.startswith(f"checkpoint {folder}/ckpt-3 cannot be read (")
-    assert message.endswith("); trying the one before")
-
-
-def test_all_damaged_is_an_error_and_no_fresh_start(three_saved, tmp_path):
-    folder = _copy(three_saved[0], tmp_path / "copy")
-    for path in folder.glob("*.data*"):
-        _damage(path, "cut short")
-    trainer, checkpoints, notes = build_run(folder)
-    text = r"expected a checkpoint of this model in .*copy. Received: 2 that cannot be read. .* move the folder away"
-    with pytest.raises(UserError, match=text):
-        train(trainer, checkpoints, notes)
-    assert notes.starts == []
-
-
-@pytest.mark.parametrize("kind", ["gone", "cut short", "zeros"])
-def test_tensorflows_list_of_checkpoints_is_not_needed(three_saved, tmp_path, kind):
-    folder = _copy(three_saved[0], tmp_path / "copy")
-    _damage(folder / "checkpoint", kind)
-    trainer, checkpoints, _ = build_run(folder, seed=99)
-    assert checkpoints.restore()
-    assert_equal(weights_of(trainer), three_saved[1][3])
-    checkpoints.step.assign(4)
-    checkpoints.save()
-    assert build_run(folder)[1].restore()
-
-
-@pytest.mark.parametrize("optimizer", [True, False])
-def test_checkpoint_of_another_model_is_an_error(three_saved, optimizer):
-    model = keras.Sequential([keras.Input((2,)), *(keras.layers.Dense(2) for _ in range(9))])
-    model.compile(build_optimizer(TrainingConfig()))
-    with pytest.raises(UserError, match=r"expected a checkpoint of this model .* Go back to the settings"):
-        Checkpoints(three_saved[0], model, model.optimizer if optimizer else None).restore()
-
-
-def test_nothing_to_restore(tmp_path):
-    assert not build_run(tmp_path / "new")[1].restore()
+# === What stops a run ===
 
 
 @contextlib.contextmanager
@@ -470,22 +378,6 @@ def full_disk():
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_full_disk_is_an_error_and_the_older_ones_stay(three_saved, tmp_path):
-    folder = _copy(three_saved[0], tmp_path / "copy")
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    checkpoints = build_run(folder)[1]
-    checkpoints.restore()
-    checkpoints.step.assign(4)
-    text = rf"expected to write a checkpoint to {folder}. Received: .+. Free some space .* newest checkpoint: .*ckpt-3$"
-    with full_disk(), pytest.raises(UserError, match=text):
-        checkpoints.save()
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # and no unfinished files
-    checkpoints.save()
-    resumed, checkpoints, _ = build_run(folder, seed=99)
-    assert checkpoints.restore() and int(checkpoints.step) == 4
-    assert_equal(weights_of(resumed), three_saved[1][3])
 
 
 def test_full_disk_in_the_midst_of_a_run(tmp_path):
@@ -503,19 +395,6 @@ def test_full_disk_in_the_midst_of_a_run(tmp_path):
     train(resumed, checkpoints, notes)
     assert notes.steps == [2, 3]
 
-
-@pytest.mark.parametrize(
-    "error", [tf.errors.ResourceExhaustedError(None, None, "No space left on device"), OSError(28)]
-)
-def test_whatever_cannot_be_written_is_named(tmp_path, monkeypatch, error):
-    checkpoints = build_run(tmp_path)[1]
-
-    def save(**_):
-        raise error
-
-    monkeypatch.setattr(checkpoints._manager, "save", save)
-    with pytest.raises(UserError, match=r"Received: (No space|28|OSError).*; the newest checkpoint: none$"):
-        checkpoints.save()
 
 
 # === Steps that would do harm ===

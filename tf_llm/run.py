@@ -10,6 +10,7 @@ A run lives in one folder:
 """
 
 import contextlib
+import dataclasses
 import logging
 import shutil
 from pathlib import Path
@@ -86,7 +87,7 @@ def train(model, shards, run, workdir):
         counts = np.bincount(ids.ravel(), minlength=run.model.vocabulary_size)
         counts[PAD_ID] = 0
         model.start_from_frequencies(counts)
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer, about=dataclasses.asdict(run))
     trainer = Trainer(model, tf.distribute.get_strategy(), run.training)
     observer = Observer(
         workdir,

@@ -75,7 +75,7 @@ def is_saving(workdir):
     """Whether a checkpoint is being written."""
     folder = workdir / "checkpoints"
     paths = folder.iterdir() if folder.exists() else []
-    return any("temp" in path.name or "tmp" in path.name for path in paths)
+    return any(path.name.endswith(".partial") for path in paths)
 
 
 def kill(folder, workdir, step, delay, in_a_save):
@@ -99,8 +99,8 @@ def digest(workdir):
     """SHA-256 of every tensor of the newest checkpoint, and of the losses of all steps."""
     import tensorflow as tf
 
-    newest = max(workdir.glob("checkpoints/**/*.index"), key=lambda path: int("".join(filter(str.isdigit, str(path)))))
-    reader, digests = tf.train.load_checkpoint(str(newest.with_suffix(""))), hashlib.sha256()
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / f"ckpt-{STEPS}" / "state"))
+    digests = hashlib.sha256()
     for name in sorted(reader.get_variable_to_shape_map()):
         value = reader.get_tensor(name)
         digests.update(name.encode() + (value if isinstance(value, bytes) else value.tobytes()))

@@ -91,14 +91,18 @@ class Trainer:
                 if step < total and not config.steps and clock.total > 1.25 * config.seconds:
                     logger.warning("the machine became slower than planned: stopping at step %d of %d", step, total)
                     break
+                validation_loss = None
                 if time.monotonic() - evaluated > config.evaluate_seconds and step < total:
-                    observer.validation(step, evaluate())
-                    evaluated = time.monotonic()
-                if time.monotonic() - saved > config.checkpoint_seconds and step < total:
-                    checkpoints.save()
+                    validation = evaluate()
+                    observer.validation(step, validation)
+                    evaluated, validation_loss = time.monotonic(), validation.loss
+                due = validation_loss is not None or time.monotonic() - saved > config.checkpoint_seconds
+                if due and step < total:
+                    checkpoints.save(validation_loss, wait=False)
                     saved = time.monotonic()
             if step > first:
                 checkpoints.save()
+            checkpoints.wait()
         if guard.skipped:
             logger.warning("%d of %d steps were passed over", guard.skipped, step - first)
         if interruptions.received:
