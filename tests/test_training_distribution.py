@@ -85,6 +85,23 @@ def _compare_fit(devices):
     return {"weights": _difference(*weights)}
 
 
+def _pass_over(folder, chosen):
+    """How far weights and optimiser go in a step in which one device of two has gradients that are not finite."""
+    trainer, _, _ = _build(chosen, TrainingConfig(optimizer="adamw", weight_decay=0.1), folder / "unsound")
+    features, targets, weights = next(iter(make_tiny_batches()))
+    spoilt = weights * tf.where(tf.range(len(weights)) == 0, float("inf"), 1.0)[:, None]  # a row of the first device
+    moved, applied = [], []
+    for row_weights in (weights, spoilt, weights):
+        batches = tf.data.Dataset.from_tensors((features, targets, row_weights))
+        before = weights_of(trainer)
+        (batch,) = chosen.experimental_distribute_dataset(batches)
+        applied.append(float(take_step(trainer, batch)[5]))
+        learned = [variable.trainable for variable in trainer.model.variables] + [True] * 99
+        after = weights_of(trainer)
+        moved.append(_difference(*([v for v, kept in zip(w, learned, strict=False) if kept] for w in (before, after))))
+    return {"applied": applied, "moved": moved}
+
+
 def _resume(folder, chosen):
     """Dropout on: ten steps at once, and five, then five more by objects that know nothing but the folder."""
     results = {}
@@ -117,9 +134,16 @@ def main(folder):
         )
         for optimizer in ("adamw_rms", "adafactor", "muon")
     }
+    compared |= {
+        f"{parts} parts": _compare_training(
+            folder / f"{parts}", devices, accumulation=parts, batch_size=8, clip_norm=0.1
+        )
+        for parts in (2, 4)
+    }
     print(
         json.dumps(
             {
+                "unsound": _pass_over(folder, devices["mirrored"]),
                 "replicas": [chosen.num_replicas_in_sync for chosen in devices.values()],
                 "training": compared,
                 "fit": _compare_fit(devices),
@@ -156,6 +180,19 @@ def test_two_devices_train_as_one_with_decay_and_smoothing(two_devices, optimize
     difference = two_devices["training"][optimizer]
     assert difference["weights"] < 1e-5 and difference["moved"] > 0.005
     assert difference["sums"] < 1e-3
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_two_devices_train_as_one_in_parts(two_devices, parts):
+    difference = two_devices["training"][f"{parts} parts"]
+    assert difference["weights"] < 1e-5 and difference["moved"] > 0.005
+    assert difference["sums"] < 1e-3
+
+
+def test_step_that_is_unsound_on_one_device_is_passed_over_on_both(two_devices):
+    assert two_devices["unsound"]["applied"] == [1.0, 0.0, 1.0]
+    first, second, third = two_devices["unsound"]["moved"]
+    assert second == 0.0 and min(first, third) > 1e-5
 
 
 def test_stock_fit_is_right_behind_a_trainer(two_devices):

@@ -396,7 +396,6 @@ def test_full_disk_in_the_midst_of_a_run(tmp_path):
     assert notes.steps == [2, 3]
 
 
-
 # === Steps that would do harm ===
 
 

@@ -115,4 +115,5 @@ class Trainer:
         try:
             guard.judge(step, sums.loss, applied=sums.applied > 0.5)
         except DivergenceError as error:
+            checkpoints.wait()
             raise DivergenceError(f"{error}; the last good checkpoint: {checkpoints.newest or 'none'}") from None
