@@ -143,3 +143,34 @@ def test_help_names_every_setting():
     result = launch("--helpfull")
     for line in ("--model.num_layers: blocks in the encoder", "--training.learning_rate: ", "--words.stop_words: "):
         assert line in result.stdout
+
+
+# === plan_training.py ===
+
+
+def plan(*arguments):
+    script = str(REPOSITORY / "examples" / "plan_training.py")
+    return subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, timeout=300, env=environment()
+    )
+
+
+def test_a_plan_says_what_fits_and_what_the_corpus_wants():
+    result = plan("--recipe=best", "--size=base", "--device=a100-80gb", "--devices=256", "--corpus_bytes=1e12")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^batch +2,048 rows .* 8 on a device at a time$", result.stdout, re.MULTILINE)
+    assert re.search(r"^of 80 GB +it fits ", result.stdout, re.MULTILINE)
+    assert "12.5 G  parameters; by 6·N·D, 78 devices train them in 30 days" in result.stdout
+
+
+def test_a_plan_stands_beside_steps_of_this_machine():
+    result = plan("--device=cpu", "--measure", *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert "float32; measured here" in result.stdout
+    assert re.search(
+        r"measured here: [\d.]+ m?s for 8 rows, .* tokens/s: .* of the peak \(planned: 30%\)", result.stdout
+    )
+
+
+def test_a_plan_that_cannot_be_is_a_one_line_error():
+    assert_one_line(plan("--devices=3", "--training.batch_size=64"), "expected a multiple of 3, .* Choose 66")

@@ -47,10 +47,9 @@ class Weight:
 def list_weights(config):
     """[Weight] of the model of a `ModelConfig`, in the order of the article's five parts.
 
-    >>> import types
-    >>> [weight.shape for weight in _list_attention(
-    ...     types.SimpleNamespace(d_model=8, num_heads=4, head_size=2, key_value_heads=1), "decoder", 3, 5)]
-    [(8, 8), (8, 4), (8, 8)]
+    >>> from tf_llm.model.sizes import build_size
+    >>> [weight.shape for weight in list_weights(build_size("t5_small", num_layers=1)) if weight.part == "encoder"]
+    [(32, 8), (512,), (512, 512), (512, 1024), (512, 512), (512,), (512, 2048), (2048, 512), (512,)]
     """
     source, target, width = config.source_length, config.target_length, config.d_model
     table = Weight("input_embedding", (config.vocabulary_size, width))
@@ -79,9 +78,8 @@ def _list_block(config, part, length):
         weights += [Weight(part, (width,))] * config.feed_forward_bias
     elif config.architecture == "rnn":  # three gates; in the encoder half of the width reads in each direction
         for unit in [width - width // 2, width // 2] if part == "encoder" else [width]:
-            weights += [Weight(part, (rows, 3 * unit), length) for rows in (width, unit)] + [
-                Weight(part, (2, 3 * unit))
-            ]
+            weights += [Weight(part, (width, 3 * unit), length), Weight(part, (unit, 3 * unit), length)]
+            weights.append(Weight(part, (2, 3 * unit)))
     else:
         weights += [Weight(part, (config.reach, width, 2 * width), length), Weight(part, (2 * width,))]
     if part == "decoder":
@@ -117,18 +115,24 @@ def count_parameters(config):
 def count_flops(config):
     """{part: floating-point operations of one row, forward and backward}, of the matrix products alone.
 
-    A product of [n, i] and [i, o] takes 2·n·i·o, a multiplication and an addition each, and backward twice as much:
-    once for the gradient of either factor (Kaplan et al. 2020, section 2.1). For a decoder alone that is the known
-    6·N·D, with D the tokens. Here each weight has its own number of positions n a row:
+    A product of [n, i] and [i, o] takes 2·n·i·o, a multiplication and an addition each, and twice as much again in the
+    backward pass, once for the gradient of either factor (Kaplan et al. 2020, section 2.1). For N weights that all meet
+    the same D tokens that is the known 6·N·D. In an encoder–decoder a weight meets the positions of its own side alone:
 
-        encoder            S for its weights, and 2·S·S·H·K for the scores and again for what they weigh, each block
-        decoder            T for its weights, but C for keys and values of the context; 4·T·(T + C)·H·K
-        output_embedding   T, also where its matrix is the input table
-        input_embedding, position_embedding, norms and biases: nothing, a table is looked up
+        encoder            6·S for each of its weights, and 12·S·S·H·K a block, for scores and what they weigh
+        decoder            6·T for each of its weights, but 6·C for those of the context's keys and values;
+                           12·T·(T + C)·H·K a block. With a context vector, C is 1
+        output_embedding   6·T·D·V, also where its matrix is the input table
+        embeddings         nothing: rows of a table are looked up, and positions added
 
-    The terms in S·S, T·T and T·C are Chowdhery et al.'s (2022, appendix B: 12·L·H·K·T a token, backward included);
-    masked scores are computed like others. Softmax, norms, activations, dropout and the optimiser are left out, by the
-    convention of that appendix: they take memory bandwidth rather than operations.
+    The terms with two lengths are those of Chowdhery et al. 2022, appendix B (12·L·H·K·T a token); a masked score is
+    computed like any other. Softmax, norms, biases, activations, dropout and the optimiser are left out, as in Kaplan's
+    table 1: they are small, and take time for the memory they move.
+
+    >>> from tf_llm.model.sizes import build_size
+    >>> flops, parameters = count_flops(build_size("t5_small")), 60_506_624
+    >>> sum(flops.values()) / 1e9, 6 * parameters * (512 + 128) / 1e9
+    (109.873987584, 232.34543616)
     """
     counts = dict.fromkeys(PARTS, 0)
     for weight in list_weights(config):
@@ -155,6 +159,10 @@ def count_state(config, optimizer):
 
     Raises:
         ValueError: an unknown optimiser.
+
+    >>> from tf_llm.model.sizes import build_size
+    >>> count_state(build_size("t5_small"), "adam")
+    121013248
     """
     if optimizer not in STATE_COPIES:
         raise ValueError(f"optimizer expected one of {sorted(STATE_COPIES)}. Received: {optimizer!r}")
@@ -181,8 +189,7 @@ def count_memory(config, optimizer, precision, rows, accumulates=False):
         optimizer      4 bytes for each number of `count_state`
         gradients      4·N, twice where they are accumulated, and the weights in the compute dtype where that is not
                        float32
-        activations    what the forward pass keeps for the backward pass, and the widest attention's scores in float32
-                       (`count_activations`), times the rows
+        activations    B times what the forward pass keeps for the backward pass (`count_activations`)
         logits         float32 [B, T, V] twice: themselves, and their gradient
 
     Not all of this is alive at one time: most gradients are made when activations are gone. The sum is an upper bound,
@@ -215,38 +222,42 @@ def compute_bytes(precision):
 
 
 def count_activations(config, precision):
-    """Bytes of one row that are kept for the backward pass: what goes into a matrix product, a norm or an activation.
+    """Bytes of one row that the forward pass keeps for the backward pass, and the largest that comes in between.
 
-    In the compute dtype, for each position:
+    Kept, in the compute dtype, is what goes into matrix products, norms and activations. Numbers for each position:
 
-        each part of a block   2·D, the sum that came in and its norm (and one more with the article's pair of norms)
-        attention              2·H·K, queries and what was found; 2·G·K for each key, or 2·H·K more where H queries
-                               share G keys, which are repeated; H weights for each pair of query and key
-        feed-forward           2·F, or 3·F with a gate
-        recurrence             8 numbers for each of the state
-        convolution            5·D
-        dropout                as much again as what it is applied to
+        every part of a block   2·D, the sum that came in and its norm; 3·D with the article's pair of norms
+        attention               2·H·K, queries and what was found; 2·G·K for each key, and 2·H·K more where H queries
+                                share G keys; H weights for each pair of query and key
+        feed-forward            2·F, or 3·F with a gate; D more where neighbours are mixed
+        recurrence, convolution 8·D, 5·D
+        ends of a stack         2·D, or 4·D with a norm behind the embedding
+        dropout                 as much again as what it is applied to
 
-    The two D at the ends of a stack are counted, too. What XLA computes anew in the backward pass rather than keep is
-    made up for by what it pads.
+    In between, in the backward pass, come the float32 gradients of one attention's scores, [B, H, T, S]: those of the
+    largest one are counted. A step that XLA compiles keeps less than is listed, since it computes some of it anew.
+    Without XLA, TensorFlow also keeps what was cast from one precision to another.
     """
     width, size = config.d_model, config.num_heads * config.head_size
-    shared = 2 * config.key_value_heads * config.head_size
-    shared += 2 * size if config.key_value_heads < config.num_heads else 0
-    incoming = width * (2 + (config.norm == "batch_layer") + (config.residual_dropout > 0))
-    weights_kept = config.num_heads * (1 + (config.attention_dropout > 0))
-    wide = config.d_ff * (2 + (config.activation in GATED) + (config.feed_forward_dropout > 0))
-    inner = {"transformer": incoming + wide, "rnn": 8 * width, "cnn": 5 * width}[config.architecture]
-    if config.short_convolution:
-        inner += width
-    ends = width * (2 + 2 * (config.input_norm != "none") + (config.embedding_dropout > 0))
-    numbers = (config.source_length + config.target_length) * ends
-    for layers, length in (
-        (config.num_layers, config.source_length),
-        (config.decoder_layers, config.target_length),
-    ):
-        numbers += layers * length * (inner + (incoming if config.architecture != "transformer" else 0))
+    keys_values = 2 * config.key_value_heads * config.head_size
+    keys_values += 2 * size * (config.key_value_heads < config.num_heads)
+    part = width * (2 + (config.norm == "batch_layer") + (config.residual_dropout > 0))
+    position_wise = (
+        part
+        + {
+            "transformer": config.d_ff * (2 + (config.activation in GATED) + (config.feed_forward_dropout > 0)),
+            "rnn": 8 * width,
+            "cnn": 5 * width,
+        }[config.architecture]
+    )
+    position_wise += width * (config.short_convolution > 0)
+    ends = width * (
+        2 + 2 * (config.input_norm != "none") + (config.embedding_dropout > 0) + (config.output_dropout > 0)
+    )
+    kept = config.source_length * (ends + config.num_layers * position_wise)
+    kept += config.target_length * (ends + config.decoder_layers * position_wise)
+    pairs = []
     for _, queries, keys in list_attentions(config):
-        numbers += queries * (incoming + 2 * size) + keys * shared + queries * keys * weights_kept
-    widest = max(queries * keys for _, queries, keys in list_attentions(config))
-    return numbers * compute_bytes(precision) + widest * config.num_heads * FLOAT32
+        pairs.append(config.num_heads * queries * keys)
+        kept += queries * (part + 2 * size) + keys * keys_values + pairs[-1] * (1 + (config.attention_dropout > 0))
+    return kept * compute_bytes(precision) + max(pairs) * FLOAT32

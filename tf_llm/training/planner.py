@@ -206,30 +206,28 @@ def plan_training(
     >>> plan.num_parameters, plan.precision, abbreviate(plan.step_flops, "FLOP"), abbreviate(plan.flops_by_rule, "FLOP")
     (247577856, 'mixed_bfloat16', '56 TFLOP', '122 TFLOP')
     >>> plan.rows, plan.rows <= plan.most_rows, say_time(plan.step_seconds), say_time(plan.pass_seconds)
-    (16, True, '119 ms', '15.7 days')
+    (16, True, '118 ms', '15.7 days')
     """
     if (corpus_bytes is None) == (corpus_tokens is None):
         raise UserError(
             f"expected corpus_bytes or corpus_tokens, one of the two. Received: {corpus_bytes!r} and {corpus_tokens!r}"
         )
     tokens_per_row = model.target_length if tokens_per_row is None else tokens_per_row
-    for name, value, is_whole in (
-        ("devices", devices, True),
-        ("accumulation", accumulation, True),
-        ("tokens_per_row", tokens_per_row, True),
-        ("bytes_per_token", bytes_per_token, False),
-        ("the corpus", corpus_bytes or corpus_tokens, False),
-    ):
-        if not (value >= 1 and value == int(value) if is_whole else value > 0):
-            expected = "a whole number of at least 1" if is_whole else "a number above 0"
-            raise UserError(f"{name} expected {expected}. Received: {value!r}")
+    corpus = corpus_bytes if corpus_tokens is None else corpus_tokens
+    for name, value in (("devices", devices), ("accumulation", accumulation), ("tokens_per_row", tokens_per_row)):
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{name} expected a whole number of at least 1. Received: {value!r}")
+    for name, value in (("bytes_per_token", bytes_per_token), ("the corpus", corpus)):
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} expected a number above 0. Received: {value!r}")
     if not 0 < mfu <= 1:
         raise UserError(f"mfu expected a share in (0, 1]. Received: {mfu!r}; 0.3 is usual")
-    rows, left = divmod(training.batch_size, devices * accumulation)
-    if left or not rows:
+    parts = devices * accumulation
+    rows, left = divmod(training.batch_size, parts)
+    if left:
         raise UserError(
-            f"training.batch_size expected a multiple of {devices * accumulation:,}, rows for {devices:,} devices and "
-            f"{accumulation:,} parts of a batch. Received: {training.batch_size:,}"
+            f"training.batch_size expected a multiple of {parts:,}, the devices times the parts of a batch. Received: "
+            f"{training.batch_size:,}. Choose {(rows + 1) * parts:,}"
         )
     precision = device.choose_precision(training.precision)
     return Plan(
