@@ -160,7 +160,7 @@ def test_a_plan_says_what_fits_and_what_the_corpus_wants():
     assert result.returncode == 0, result.stderr
     assert re.search(r"^batch +2,048 rows .* 8 on a device at a time$", result.stdout, re.MULTILINE)
     assert re.search(r"^of 80 GB +it fits ", result.stdout, re.MULTILINE)
-    assert "12.5 G  parameters; by 6·N·D, 78 devices train them in 30 days" in result.stdout
+    assert "12.5 G  parameters; by 6·N·D, they are trained in 30 days with 78 of these" in result.stdout
 
 
 def test_a_plan_stands_beside_steps_of_this_machine():

@@ -7,6 +7,7 @@ import math
 import pytest
 import tensorflow as tf
 
+from tf_llm.contracts import UserError
 from tf_llm.model.config import ModelConfig
 from tf_llm.model.encoder_decoder import build_model
 from tf_llm.model.sizes import SIZES, build_size, count_parameters
@@ -82,7 +83,7 @@ def test_the_state_is_that_of_the_built_optimizer(name, variant):
 
 def test_every_optimizer_is_known_and_an_unknown_one_lists_them():
     assert STATE_COPIES.keys() == OPTIMIZERS.keys()
-    with pytest.raises(ValueError, match=r"one of \['adafactor', .*'sgd'\]\. Received: 'adamm'"):
+    with pytest.raises(UserError, match=r"one of \['adafactor', .*'sgd'\]\. Received: 'adamm'"):
         count_state(SMALL, "adamm")
 
 

@@ -96,7 +96,7 @@ def test_the_table_says_what_the_article_asks():
     made = plan(training=training, device=DEVICES["a100-80gb"], corpus_bytes=3e12)
     text = made.describe()
     assert "750 G tokens: what 4 crawls leave, 1.6 PB of HTML" in text
-    assert "37.5 G  parameters; by 6·N·D, 696 devices train them in 30 days" in text
+    assert "37.5 G  parameters; by 6·N·D, they are trained in 30 days with 696 of these" in text
     assert len(text.splitlines()) == len(made.tabulate()) == 15
 
 
@@ -113,6 +113,10 @@ def test_the_table_says_what_the_article_asks():
         ({"mfu": 0}, r"mfu expected a share in \(0, 1\]. Received: 0; 0.3 is usual"),
         ({"corpus_tokens": 5}, "corpus_bytes or corpus_tokens, one of the two. Received: 1000000000.0 and 5"),
         ({"corpus_bytes": None}, "corpus_bytes or corpus_tokens, one of the two. Received: None and None"),
+        (
+            {"training": TrainingConfig(precision="float8")},
+            r"precision expected one of \['float32', .*Received: 'float8'",
+        ),
         ({"count": 48}, "training.batch_size expected a multiple of 48, .* Received: 64. Choose 96"),
         ({"count": 8, "accumulation": 16}, "expected a multiple of 128, .* Received: 64. Choose 128"),
     ],

@@ -10,6 +10,8 @@ sequence), D width, H heads, G key/value heads, K head size, F feed-forward widt
 import dataclasses
 import math
 
+from tf_llm.contracts import UserError
+
 PARTS = ("input_embedding", "position_embedding", "encoder", "decoder", "output_embedding")  # as in `model.summary()`
 # Copies of the weights that an optimiser keeps. Muon and Adafactor are not that simple, see `count_state`.
 STATE_COPIES = {
@@ -26,6 +28,7 @@ STATE_COPIES = {
     "muon": 1,
 }
 FLOAT32 = 4  # bytes
+COMPUTE_BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}  # of Keras's dtype policies, for training
 GATED = ("gated_gelu", "swiglu")
 
 
@@ -158,14 +161,14 @@ def count_state(config, optimizer):
     that was its point). Muon keeps one number for the matrices of the blocks, and Adam's two for everything else.
 
     Raises:
-        ValueError: an unknown optimiser.
+        UserError: an unknown optimiser.
 
     >>> from tf_llm.model.sizes import build_size
     >>> count_state(build_size("t5_small"), "adam")
     121013248
     """
     if optimizer not in STATE_COPIES:
-        raise ValueError(f"optimizer expected one of {sorted(STATE_COPIES)}. Received: {optimizer!r}")
+        raise UserError(f"optimizer expected one of {sorted(STATE_COPIES)}. Received: {optimizer!r}")
     own = [weight for weight in list_weights(config) if not weight.shared]
     state = STATE_COPIES[optimizer] * sum(weight.size for weight in own)
     if optimizer == "adafactor":
@@ -198,11 +201,16 @@ def count_memory(config, optimizer, precision, rows, accumulates=False):
     Args:
         config: a `ModelConfig`.
         optimizer: a key of STATE_COPIES.
-        precision: a Keras dtype policy. Half precisions take 2 bytes, float32 takes 4.
+        precision: a key of COMPUTE_BYTES.
         rows: B, those that are on the device at a time.
         accumulates: whether gradients of several batches are added up before an update.
+
+    Raises:
+        UserError: an unknown optimiser or precision.
     """
-    parameters, size = sum(count_parameters(config).values()), compute_bytes(precision)
+    if precision not in COMPUTE_BYTES:
+        raise UserError(f"precision expected one of {sorted(COMPUTE_BYTES)}. Received: {precision!r}")
+    parameters, size = sum(count_parameters(config).values()), COMPUTE_BYTES[precision]
     return {
         "weights": FLOAT32 * parameters,
         "optimizer": FLOAT32 * count_state(config, optimizer),
@@ -210,15 +218,6 @@ def count_memory(config, optimizer, precision, rows, accumulates=False):
         "activations": rows * count_activations(config, precision),
         "logits": rows * 2 * FLOAT32 * config.target_length * config.vocabulary_size,
     }
-
-
-def compute_bytes(precision):
-    """Bytes of a number in the compute dtype of a Keras dtype policy.
-
-    >>> compute_bytes("mixed_bfloat16"), compute_bytes("float32")
-    (2, 4)
-    """
-    return FLOAT32 if precision == "float32" else FLOAT32 // 2
 
 
 def count_activations(config, precision):
@@ -260,4 +259,4 @@ def count_activations(config, precision):
     for _, queries, keys in list_attentions(config):
         pairs.append(config.num_heads * queries * keys)
         kept += queries * (part + 2 * size) + keys * keys_values + pairs[-1] * (1 + (config.attention_dropout > 0))
-    return kept * compute_bytes(precision) + max(pairs) * FLOAT32
+    return kept * COMPUTE_BYTES[precision] + max(pairs) * FLOAT32

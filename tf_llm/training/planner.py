@@ -117,7 +117,7 @@ class Plan:
             room = ("DOES NOT FIT", "not even one row would: take a smaller model, or devices with more memory")
         text, wanted = (tokens * self.bytes_per_token for tokens in (self.corpus_tokens, self.wanted_tokens))
         passes = self.wanted_tokens / self.corpus_tokens
-        month = f"{self.count_devices(self.steps * self.step_flops):,} devices take {MONTH} days"
+        month = f"in {MONTH} days with {self.count_devices(self.steps * self.step_flops):,} of these"
         compute = self.count_devices(6 * self.supported_parameters * self.corpus_tokens)
         return [
             ("parameters", abbreviate(self.num_parameters), itemise(self.parameters)),
@@ -127,7 +127,7 @@ class Plan:
                 f"{source} + {target} tokens each; {self.rows:,} on a device at a time",
             ),
             ("a step", abbreviate(self.step_flops, "FLOP"), itemise(self.flops)),
-            ("by 6·N·D", abbreviate(self.flops_by_rule, "FLOP"), "as if every weight met every token, words looked up"),
+            ("by 6·N·D", abbreviate(self.flops_by_rule, "FLOP"), "as if every weight met every token"),
             ("memory of a device", abbreviate(sum(self.memory.values()), "B"), itemise(self.memory)),
             (f"of {abbreviate(self.device.memory, 'B')}", *room),
             ("a checkpoint", abbreviate(self.checkpoint_bytes, "B"), "weights and the optimiser's state"),
@@ -136,7 +136,7 @@ class Plan:
                 abbreviate(self.device.peak(self.precision), "FLOP/s"),
                 f"{self.precision}; {self.device.source}",
             ),
-            ("a step of all", say_time(self.step_seconds), f"{devices} at {self.mfu:.0%} of their peak"),
+            ("a step takes", say_time(self.step_seconds), f"{devices} at {self.mfu:.0%} of their peak"),
             ("speed", f"{abbreviate(self.tokens_per_second)} tokens/s", "source and target"),
             (
                 "the corpus",
@@ -153,7 +153,7 @@ class Plan:
             (
                 "this corpus wants",
                 abbreviate(self.supported_parameters),
-                f"parameters; by 6·N·D, {compute:,} devices train them in {MONTH} days",
+                f"parameters; by 6·N·D, they are trained in {MONTH} days with {compute:,} of these",
             ),
         ]
 
