@@ -241,15 +241,12 @@ def count_activations(config, precision):
     keys_values = 2 * config.key_value_heads * config.head_size
     keys_values += 2 * size * (config.key_value_heads < config.num_heads)
     part = width * (2 + (config.norm == "batch_layer") + (config.residual_dropout > 0))
-    position_wise = (
-        part
-        + {
-            "transformer": config.d_ff * (2 + (config.activation in GATED) + (config.feed_forward_dropout > 0)),
-            "rnn": 8 * width,
-            "cnn": 5 * width,
-        }[config.architecture]
-    )
-    position_wise += width * (config.short_convolution > 0)
+    inside = {
+        "transformer": config.d_ff * (2 + (config.activation in GATED) + (config.feed_forward_dropout > 0)),
+        "rnn": 8 * width,
+        "cnn": 5 * width,
+    }[config.architecture]
+    position_wise = part + inside + width * (config.short_convolution > 0)
     ends = width * (
         2 + 2 * (config.input_norm != "none") + (config.embedding_dropout > 0) + (config.output_dropout > 0)
     )
