@@ -152,3 +152,34 @@ def test_quick_benchmarks_hold(script):
     assert result.returncode == 0, result.stderr[-2000:]
     last = json.loads(result.stdout.splitlines()[-1])
     assert last["name"] == script.removesuffix(".py") and last["value"] == last["goal"] and last["holds"] is True
+
+
+# === plan_training.py ===
+
+
+def plan(*arguments):
+    script = str(REPOSITORY / "examples" / "plan_training.py")
+    return subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, timeout=300, env=environment()
+    )
+
+
+def test_a_plan_says_what_fits_and_what_the_corpus_wants():
+    result = plan("--recipe=best", "--size=base", "--device=a100-80gb", "--devices=256", "--corpus_bytes=1e12")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^batch +2,048 rows .* 8 on a device at a time$", result.stdout, re.MULTILINE)
+    assert re.search(r"^of 80 GB +it fits ", result.stdout, re.MULTILINE)
+    assert "12.5 G  parameters; by 6·N·D, they are trained in 30 days with 78 of these" in result.stdout
+
+
+def test_a_plan_stands_beside_steps_of_this_machine():
+    result = plan("--device=cpu", "--measure", *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert "float32; measured here" in result.stdout
+    assert re.search(
+        r"measured here: [\d.]+ m?s for 8 rows, .* tokens/s: .* of the peak \(planned: 30%\)", result.stdout
+    )
+
+
+def test_a_plan_that_cannot_be_is_a_one_line_error():
+    assert_one_line(plan("--devices=3", "--training.batch_size=64"), "expected a multiple of 3, .* Choose 66")
