@@ -153,7 +153,7 @@ def best():
             start.training,
             optimizer="adam_short_memory",
             learning_rate=2e-3,
-            schedule="cosine",
+            schedule="linear",
             warmup_steps=50,
             clip_norm=1.0,
             start_from_frequencies=True,
