@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_llm.contracts import PAD_ID, SOURCE_IDS, UserError
+from tf_llm.contracts import PAD_ID, SOURCE_IDS, UserError, on_replica
 from tf_llm.training.losses import cross_entropy
 from tf_llm.training.optimizers import DenseGradients, learning_rate_at
 
@@ -87,7 +87,8 @@ class Trainer:
         replica = tf.distribute.get_replica_context()
         tokens = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(weights))
         with tf.GradientTape() as tape:
-            logits = tf.cast(self.model(features, training=True), tf.float32)  # [B, T, V]
+            with on_replica(replica.replica_id_in_sync_group):
+                logits = tf.cast(self.model(features, training=True), tf.float32)  # [B, T, V]
             losses = self.model.loss.call(targets, logits)  # [B, T]
             objective = tf.reduce_sum(losses * weights) / tf.maximum(tokens, 1.0)
             if self.model.losses:  # L2: once for all devices together, not once for each
