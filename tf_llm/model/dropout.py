@@ -25,7 +25,7 @@ class ReplicaSeeds(keras.random.SeedGenerator):
     """A `keras.random.SeedGenerator` that gives another seed on each replica (`contracts.REPLICA`).
 
     Its variable is the same on all of them, so a checkpoint holds it once. The first replica has the seeds of a single
-    device.
+    device. Whoever calls the model has to say on which it is: `Trainer` does, `model.fit` does not.
     """
 
     def next(self, ordered=True):
