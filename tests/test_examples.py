@@ -117,6 +117,16 @@ def test_a_killed_run_goes_on(archive, tmp_path):
     assert steps == sorted(steps)
 
 
+def test_dropout_speed_ends_with_its_figure():
+    script = REPOSITORY / "examples" / "benchmarks" / "dropout_speed.py"
+    arguments = [sys.executable, str(script), "--quick", "--steps=3"]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment())
+    assert result.returncode in (0, 1), result.stderr  # a busy machine may miss the goal
+    figure = json.loads(result.stdout.splitlines()[-1])
+    assert figure["name"] == "dropout_speed" and figure["holds"] == (figure["value"] >= figure["goal"])
+    assert re.search(r"keras .*\ntf_llm .*\nnone ", result.stdout)
+
+
 def assert_one_line(result, pattern):
     assert result.returncode == 1
     lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]

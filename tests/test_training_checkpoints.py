@@ -33,6 +33,7 @@ from test_training_trainer import (
     full_disk,
     make_tiny_batches,
     messages,
+    take_step,
     train,
     weights_of,
 )
@@ -52,7 +53,7 @@ def save_steps(trainer, checkpoints, steps, losses=()):
     """Trains a step before each save; returns the weights by step."""
     batches, weights = iter(make_tiny_batches()), {}
     for number, step in enumerate(steps):
-        trainer.train_step(next(batches))
+        take_step(trainer, next(batches))
         checkpoints.step.assign(step)
         checkpoints.save(*losses[number : number + 1])
         weights[step] = weights_of(trainer)
@@ -89,7 +90,7 @@ def spare(tmp_path_factory):
 
 def restore(trainer, folder, which="newest"):
     """The step of what is restored, or None, and the weights."""
-    checkpoints = Checkpoints(folder, trainer.model, trainer.optimizer)
+    checkpoints = Checkpoints(folder, trainer.model, trainer.model.optimizer)
     return int(checkpoints.step) if checkpoints.restore(which) else None, weights_of(trainer)
 
 
@@ -315,7 +316,7 @@ def test_killed_at_any_moment_leaves_the_old_or_the_new_one(three_saved, spare, 
         assert restored == (step if is_new else 3)
         assert_equal(values, weights if is_new else old)
         outcomes.append(is_new)
-        again = Checkpoints(place, spare.model, spare.optimizer)
+        again = Checkpoints(place, spare.model, spare.model.optimizer)
         assert again.restore()
         again.step.assign(9)
         again.save()
@@ -513,13 +514,13 @@ def gate(monkeypatch):
 def test_training_goes_on_while_a_checkpoint_is_written(spare, tmp_path, gate):
     trainer, checkpoints, _ = build_run(tmp_path / "unwaited")
     batches = iter(make_tiny_batches())
-    trainer.train_step(next(batches))
+    take_step(trainer, next(batches))
     checkpoints.step.assign(1)
     before = weights_of(trainer)
     path = Path(checkpoints.save(wait=False))
     assert not path.exists()
     for _ in range(3):
-        trainer.train_step(next(batches))
+        take_step(trainer, next(batches))
     checkpoints.step.assign(4)
     assert not np.array_equal(weights_of(trainer)[0], before[0]) and not path.exists()
     gate.set()
@@ -528,7 +529,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(spare, tmp_path, gate):
     assert step == 1
     assert_equal(weights, before)
     # Saved from there, and waited for, it is the same to the last bit.
-    waited = Checkpoints(tmp_path / "waited", spare.model, spare.optimizer)
+    waited = Checkpoints(tmp_path / "waited", spare.model, spare.model.optimizer)
     waited.step.assign(1)
     waited.save()
     assert read_all(tmp_path / "waited") == read_all(tmp_path / "unwaited")
@@ -613,7 +614,7 @@ def _compare_restored(strategy, folder):
         assert restored.restore() and int(restored.step) == 2
     replicas = [
         tf.nest.flatten(strategy.experimental_local_results(variable.value))
-        for variable in [*other.model.variables, *other.optimizer.variables]
+        for variable in [*other.model.variables, *other.model.optimizer.variables]
     ]
     return {
         "unequal": sum(

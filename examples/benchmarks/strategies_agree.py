@@ -77,9 +77,9 @@ def draw_masks(strategy):
     """How many different masks the replicas of a strategy draw in one step of a model's dropout."""
     import numpy as np
     import tensorflow as tf
-    from tf_llm.model.dropout import Dropout
 
-    from tf_llm.contracts import REPLICA
+    from tf_llm.contracts import on_replica
+    from tf_llm.model.dropout import Dropout
 
     with strategy.scope():
         dropout = Dropout(0.5, seed=1)
@@ -87,7 +87,7 @@ def draw_masks(strategy):
 
     @tf.function
     def draw():
-        with REPLICA.of(tf.distribute.get_replica_context()):
+        with on_replica(tf.distribute.get_replica_context().replica_id_in_sync_group):
             return dropout(tf.ones([1, 100]), training=True)
 
     masks = strategy.experimental_local_results(strategy.run(draw))

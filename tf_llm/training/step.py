@@ -16,7 +16,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from tf_llm.contracts import PAD_ID, SOURCE_IDS, UserError
+from tf_llm.contracts import PAD_ID, SOURCE_IDS, UserError, on_replica
 from tf_llm.training.losses import cross_entropy
 from tf_llm.training.optimizers import GuardedUpdates
 
@@ -139,8 +139,10 @@ class TrainingStep:
 
     def differentiate(self, features, targets, weights, tokens):
         """Sums [4] and gradients of rows whose share of the loss is their share of `tokens`."""
+        replica = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:
-            logits = tf.cast(self.model(features, training=True), tf.float32)  # [B, T, V]
+            with on_replica(replica.replica_id_in_sync_group):
+                logits = tf.cast(self.model(features, training=True), tf.float32)  # [B, T, V]
             losses = self.model.loss.call(targets, logits)  # [B, T]
             objective = tf.reduce_sum(losses * weights) / tf.maximum(tokens, 1.0)
             if self.model.losses:  # L2: once for all devices and parts together, not once for each
