@@ -75,7 +75,7 @@ def test_the_expectation_is_kept_for_every_rate(rate, dtype):
     bits, dropped = count_dropped(rate)
     assert 0 < dropped < 2**bits
     kept = 1 - dropped / 2**bits
-    assert math.prod(split_scale(1 / kept, SIGNIFICANT_BITS.get(dtype))) * kept == pytest.approx(1, rel=1e-4)
+    assert math.prod(split_scale(1 / kept, SIGNIFICANT_BITS.get(dtype))) * kept == pytest.approx(1, rel=1e-3)
 
 
 def mean_ratio(layer, dtype):
