@@ -62,6 +62,13 @@ def test_a_size_takes_the_place_of_the_recipes_model_and_leaves_its_lengths():
     assert lengths == (64, 64, 8_003) and run.training == RECIPES["transformer"]().training
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_takes_a_model_by_name(recipe):
+    parse(f"--recipe={recipe}", "--size=base")  # which has no biases in its output that could begin as frequencies
+    run = tf_llm.flags.build_run()
+    assert run.model.d_model == SIZES["base"].d_model and not run.training.start_from_frequencies
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

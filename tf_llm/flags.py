@@ -59,7 +59,10 @@ def build_run():
     try:
         if flags.FLAGS.size is not None:
             kept = {name: getattr(run.model, name) for name in ("vocabulary_size", "source_length", "target_length")}
-            run = dataclasses.replace(run, model=build_size(flags.FLAGS.size, **kept))
+            model, training = build_size(flags.FLAGS.size, **kept), run.training
+            if not model.output_bias:  # there is nothing that could begin as the frequencies
+                training = dataclasses.replace(training, start_from_frequencies=False)
+            run = dataclasses.replace(run, model=model, training=training)
         for stage, config in STAGES.items():
             given = {field.name: flags.FLAGS[f"{stage}.{field.name}"].value for field in dataclasses.fields(config)}
             given = {name: value for name, value in given.items() if value is not None}
