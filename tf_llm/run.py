@@ -36,11 +36,11 @@ logger = logging.getLogger(__name__)
 
 DENOISING = ("span_corruption", "denoisers")  # objectives whose training loss says nothing about whole texts
 GLIMPSE = 20_000  # validation tokens at most, spread over the split, scored while training and by NLTK's slow bigram
-# examples/benchmarks/compare_recipes.py, 2026-11-25: 92 s of training each on 2 cores, three seeds of the last two.
+# examples/benchmarks/compare_recipes.py, 2026-11-25: 80 s of training each on 2 cores, three seeds of the last two.
 REACHED = (
     "What the recipes reach in the same time, measured on the documentation that came with Python 3.11 and the "
-    "packages of November 2026 (2 cores, 92 s), in bits per byte: `article` 2.93 (a unigram of its words 3.01), `t5` "
-    "2.59, `transformer` 2.28, `best` 1.83. Only this figure compares recipes that cut texts differently. "
+    "packages of November 2026 (2 cores, 80 s), in bits per byte: `article` 2.95 (a unigram of its words 3.01), `t5` "
+    "2.60, `transformer` 2.32, `best` 1.78. Only this figure compares recipes that cut texts differently. "
     "`python examples/benchmarks/compare_recipes.py` measures it here."
 )
 PROMPT_WORDS, SAMPLE_WORDS = 8, 24  # of the continuations in the report
