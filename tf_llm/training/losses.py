@@ -7,6 +7,7 @@ import math
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 
 @keras.saving.register_keras_serializable("tf_llm")
@@ -54,14 +55,14 @@ class SmoothedCrossentropy(keras.losses.Loss):
         one-hot tensor nor a second softmax over V is needed: what smoothing adds is linear in the logits. And log Σ exp
         itself is that cross-entropy and the target's logit together.
         """
-        targets, logits = tf.cast(targets, tf.int32), tf.cast(logits, tf.float32)
+        targets, logits = ops.cast(targets, "int32"), ops.cast(logits, "float32")
         nats = cross_entropy(targets, logits)  # [B, T]
-        true = tf.gather(logits, targets, batch_dims=targets.shape.rank)  # [B, T]
+        true = pick(logits, targets)  # [B, T]
         others = logits.shape[-1] - 1
         uniform = self.label_smoothing / others
-        added = uniform * (others + 1) * (true - tf.reduce_mean(logits, axis=-1))  # [B, T]
+        added = uniform * (others + 1) * (true - ops.mean(logits, axis=-1))  # [B, T]
         losses = nats + added - smoothed_entropy(self.label_smoothing, others)  # [B, T]
-        return losses + self.z_loss * tf.square(nats + true) if self.z_loss else losses
+        return losses + self.z_loss * ops.square(nats + true) if self.z_loss else losses
 
     def get_config(self):
         return {**super().get_config(), "label_smoothing": self.label_smoothing, "z_loss": self.z_loss}
@@ -81,7 +82,19 @@ def smoothed_entropy(label_smoothing, others):
 
 def cross_entropy(targets, logits):
     """-log p(target) in nats: (targets int [B, T], logits [B, T, V]) -> float32 [B, T]."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=tf.cast(logits, tf.float32))
+    return ops.sparse_categorical_crossentropy(targets, ops.cast(logits, "float32"), from_logits=True)
+
+
+def pick(logits, targets):
+    """The logit of each target: (logits [B, T, V], targets int32 [B, T]) -> [B, T].
+
+    >>> pick(tf.constant([[[1.0, 2.0], [3.0, 4.0]]]), tf.constant([[1, 0]])).numpy().tolist()
+    [[2.0, 3.0]]
+    """
+    if keras.backend.backend() == "tensorflow":
+        return tf.gather(logits, targets, batch_dims=targets.shape.rank)
+    # XLA computes this where it is used; the gradient of a gather would be one more tensor [B, T, V].
+    return ops.sum(logits * ops.one_hot(targets, logits.shape[-1], dtype=logits.dtype), axis=-1)
 
 
 def build_loss(config):

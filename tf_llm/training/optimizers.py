@@ -19,6 +19,7 @@ import re
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,9 @@ class GuardedUpdates:
 
     def apply(self, grads, trainable_variables=None):
         """Applies gradients, dense or IndexedSlices, to the variables (see `keras.optimizers.Optimizer.apply`)."""
-        super().apply([None if g is None else tf.convert_to_tensor(g) for g in grads], trainable_variables)
+        if keras.backend.backend() == "tensorflow":  # on JAX, where jax_step.py guards the step, all of them are dense
+            grads = [None if g is None else tf.convert_to_tensor(g) for g in grads]
+        super().apply(grads, trainable_variables)
         if self._is_guarded:
             self.iterations.assign_sub(tf.cast(tf.logical_not(self.sound), self.iterations.dtype))
 
@@ -180,8 +183,8 @@ class RmsScaledAdamW(GuardedUpdates, keras.optimizers.AdamW):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable (see `keras.optimizers.Optimizer.update_step`)."""
-        size = tf.sqrt(tf.reduce_mean(tf.square(variable)))
-        super().update_step(gradient, variable, learning_rate * tf.maximum(size, 1e-3))
+        size = ops.sqrt(ops.mean(ops.square(variable)))
+        super().update_step(gradient, variable, learning_rate * ops.maximum(size, 1e-3))
 
 
 @keras.saving.register_keras_serializable("tf_llm")
