@@ -135,7 +135,7 @@ class PositionEmbedding(keras.layers.Layer):
 
     def call(self, embedded, position):
         table = ops.convert_to_tensor(self.table)  # JAX does not cut a variable
-        if len(ops.shape(position)):
+        if len(getattr(position, "shape", ())):  # a plain 0 in training
             return embedded + ops.cast(ops.take(table, position, axis=0), embedded.dtype)  # [B, T, D]
         rows = ops.slice(table, (position, 0), (embedded.shape[1], table.shape[1]))  # [T, D]
         return embedded + ops.cast(rows, embedded.dtype)[None]
