@@ -185,7 +185,7 @@ def _is_hidden_matrix(weight):
     return weight.part in ("encoder", "decoder") and weight.positions > 0 and len(weight.shape) == 2
 
 
-def count_memory(config, optimizer, precision, rows, accumulates=False):
+def count_memory(config, optimizer, precision, rows, accumulates=False, compiled=False):
     """{what: bytes on one device} at the moment of a training step that needs most; every device holds all of it.
 
         weights        4·N, in float32 also under the mixed precisions
@@ -193,10 +193,11 @@ def count_memory(config, optimizer, precision, rows, accumulates=False):
         gradients      4·N, twice where they are accumulated, and the weights in the compute dtype where that is not
                        float32
         activations    B times what the forward pass keeps for the backward pass (`count_activations`)
-        logits         float32 [B, T, V] twice: themselves, and their gradient
+        logits         float32 [B, T, V] twice: themselves, and their gradient; compiled, once, in the compute dtype
 
     Not all of this is alive at one time: most gradients are made when activations are gone. The sum is an upper bound,
-    and not a loose one: where both are alike, it is a quarter above.
+    and not a loose one: of a step that XLA compiles whole, it is up to three tenths above what XLA says that it takes
+    (examples/benchmarks/tpu_compiles.py).
 
     Args:
         config: a `ModelConfig`.
@@ -204,6 +205,7 @@ def count_memory(config, optimizer, precision, rows, accumulates=False):
         precision: a key of COMPUTE_BYTES.
         rows: B, those that are on the device at a time.
         accumulates: whether gradients of several batches are added up before an update.
+        compiled: whether XLA compiles the step whole, as for a TPU; else each operation writes down what it computes.
 
     Raises:
         UserError: an unknown optimiser or precision.
@@ -215,12 +217,12 @@ def count_memory(config, optimizer, precision, rows, accumulates=False):
         "weights": FLOAT32 * parameters,
         "optimizer": FLOAT32 * count_state(config, optimizer),
         "gradients": (FLOAT32 * (1 + accumulates) + size % FLOAT32) * parameters,
-        "activations": rows * count_activations(config, precision),
-        "logits": rows * 2 * FLOAT32 * config.target_length * config.vocabulary_size,
+        "activations": rows * count_activations(config, precision, compiled),
+        "logits": rows * (size if compiled else 2 * FLOAT32) * config.target_length * config.vocabulary_size,
     }
 
 
-def count_activations(config, precision):
+def count_activations(config, precision, compiled=False):
     """Bytes of one row that the forward pass keeps for the backward pass, and the largest that comes in between.
 
     Kept, in the compute dtype, is what goes into matrix products, norms and activations. Numbers for each position:
@@ -234,26 +236,36 @@ def count_activations(config, precision):
         dropout                 as much again as what it is applied to
 
     In between, in the backward pass, come the float32 gradients of one attention's scores, [B, H, T, S]: those of the
-    largest one are counted. A step that XLA compiles keeps less than is listed, since it computes some of it anew.
-    Without XLA, TensorFlow also keeps what was cast from one precision to another.
+    largest one are counted. Without XLA, TensorFlow also keeps what was cast from one precision to another.
+
+    A step that is `compiled` keeps less, since XLA computes anew what costs no matrix product: norms (D less in every
+    part of a block), what an activation puts out (F less), and dropout, of which a byte an element stays, its mask. It
+    keeps the weights of attention as softmax gave them, in float32.
     """
     width, size = config.d_model, config.num_heads * config.head_size
     keys_values = 2 * config.key_value_heads * config.head_size
     keys_values += 2 * size * (config.key_value_heads < config.num_heads)
-    part = width * (2 + (config.norm == "batch_layer") + (config.residual_dropout > 0))
+    again = 0 if compiled else 1  # what can be computed anew
+    part = width * (1 + again + (config.norm == "batch_layer"))
     inside = {
-        "transformer": config.d_ff * (2 + (config.activation in GATED) + (config.feed_forward_dropout > 0)),
+        "transformer": config.d_ff * (1 + again + (config.activation in GATED)),
         "rnn": 8 * width,
         "cnn": 5 * width,
     }[config.architecture]
     position_wise = part + inside + width * (config.short_convolution > 0)
-    ends = width * (
-        2 + 2 * (config.input_norm != "none") + (config.embedding_dropout > 0) + (config.output_dropout > 0)
-    )
-    kept = config.source_length * (ends + config.num_layers * position_wise)
-    kept += config.target_length * (ends + config.decoder_layers * position_wise)
+    ends = width * (2 + 2 * (config.input_norm != "none"))
+    dropped_inside = config.d_ff * (config.architecture == "transformer" and config.feed_forward_dropout > 0)
+    dropped_part = width * (config.residual_dropout > 0)
+    dropped_ends = width * ((config.embedding_dropout > 0) + (config.output_dropout > 0))
+    kept = dropped = 0
+    for length, layers in ((config.source_length, config.num_layers), (config.target_length, config.decoder_layers)):
+        kept += length * (ends + layers * position_wise)
+        dropped += length * (dropped_ends + layers * (dropped_part + dropped_inside))
     pairs = []
     for _, queries, keys in list_attentions(config):
         pairs.append(config.num_heads * queries * keys)
-        kept += queries * (part + 2 * size) + keys * keys_values + pairs[-1] * (1 + (config.attention_dropout > 0))
-    return kept * COMPUTE_BYTES[precision] + max(pairs) * FLOAT32
+        kept += queries * (part + 2 * size) + keys * keys_values
+        dropped += queries * dropped_part + pairs[-1] * (config.attention_dropout > 0)
+    number = COMPUTE_BYTES[precision]
+    kept_pairs, mask = (FLOAT32, 1) if compiled else (number, number)  # bytes of each
+    return kept * number + sum(pairs) * kept_pairs + dropped * mask + max(pairs) * FLOAT32

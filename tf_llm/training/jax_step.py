@@ -55,7 +55,9 @@ class JaxStep:
             )
         self.optimizer.build(model.trainable_variables)
         self.variables = dict(
-            zip(PARTS, (model.trainable_variables, model.non_trainable_variables, self.optimizer.variables), strict=True)
+            zip(
+                PARTS, (model.trainable_variables, model.non_trainable_variables, self.optimizer.variables), strict=True
+            )
         )
         shardings = self.map_state(self.layout.of_variable)
         numbers = self.layout.of_numbers

@@ -81,8 +81,8 @@ class JaxCheckpoints(Checkpoints):
             for name, part in step.variables.items():
                 values |= {id(variable): value for variable, value in zip(part, step.state[name], strict=True)}
         return {
-            name: [to_host(values.get(id(variable), variable.value)) for variable in part]
-            for name, part in self._variables.items()
+            name: [to_host(values.get(id(variable), variable.value)) for variable in self._variables.get(name, ())]
+            for name in self._parts
         }
 
 

@@ -140,14 +140,15 @@ class TrainingStep:
     def differentiate(self, features, targets, weights, tokens):
         """Sums [4] and gradients of rows whose share of the loss is their share of `tokens`."""
         replica = tf.distribute.get_replica_context()
+        variables = [variable.value for variable in self.model.trainable_variables]
         with tf.GradientTape() as tape:
+            tape.watch(variables)  # which are tensors where a `keras.StatelessScope` lends the model its weights
             with on_replica(replica.replica_id_in_sync_group):
                 logits = tf.cast(self.model(features, training=True), tf.float32)  # [B, T, V]
             losses = self.model.loss.call(targets, logits)  # [B, T]
             objective = tf.reduce_sum(losses * weights) / tf.maximum(tokens, 1.0)
             if self.model.losses:  # L2: once for all devices and parts together, not once for each
                 objective += tf.add_n(self.model.losses) / (self.strategy.num_replicas_in_sync * self.parts)
-        variables = [variable.value for variable in self.model.trainable_variables]
         gradients = tape.gradient(objective, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # repeated embedding rows are added up
         # A second softmax over the vocabulary is a tenth of a step. Keras's own loss is plain already, and the plain
