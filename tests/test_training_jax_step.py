@@ -188,3 +188,11 @@ def test_what_cannot_be_divided_is_refused(code, message):
         PYTHONPATH=os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]),
     )
     assert re.search(f"UserError: .*{message}", process.stderr), process.stderr[-2000:]
+
+
+def test_tpu_compiles_names_the_environments_it_needs(tmp_path):
+    script = REPOSITORY / "examples" / "benchmarks" / "tpu_compiles.py"
+    process = launch(str(script), "--quick", f"--tpu_python={tmp_path}/python")
+    assert process.returncode == 2
+    assert re.search(r"could not run: .*/python does not run .*TF_LLM_TPU_PYTHON", process.stdout)
+    assert "pip install tensorflow-tpu==2.20.0 libtpu" in process.stdout

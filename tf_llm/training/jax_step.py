@@ -22,8 +22,6 @@ from tf_llm.training.jax_layouts import find_layout
 from tf_llm.training.losses import cross_entropy
 from tf_llm.training.step import check_compiled
 
-PARTS = ("trainable", "non_trainable", "optimizer")  # of a state, each a list of arrays
-
 
 class JaxStep:
     """The two functions that a run consists of: a step that learns, and one that scores.
@@ -34,6 +32,9 @@ class JaxStep:
         layout: a `Layout`; None is that of `keras.distribution`, or else the first device.
 
     Attributes:
+        variables: those of model and optimiser, in the form of a state: {"trainable": [...], "non_trainable": [...],
+            "optimizer": [...]}.
+        compiled: `step` as XLA compiles it; `compiled.lower` asks for it where there are no arrays.
         state: what the steps so far have led to. While there is one, the model's own variables are not to be used:
             `write_back` fills them.
 
@@ -47,6 +48,8 @@ class JaxStep:
             raise UserError("training on JAX expected float32 or mixed_bfloat16. Received: mixed_float16")
         self.model, self.config, self.layout = model, config, layout or find_layout()
         self.optimizer, self.parts = model.optimizer, config.accumulation
+        if self.optimizer.use_ema:
+            raise UserError("training on JAX expected an optimiser without running means of the weights. Received: one")
         divisor = self.parts * self.layout.row_devices
         if config.batch_size % divisor:
             raise UserError(
@@ -54,11 +57,11 @@ class JaxStep:
                 f"{self.layout.row_devices} devices. Received: {config.batch_size}. Change it, or training.accumulation"
             )
         self.optimizer.build(model.trainable_variables)
-        self.variables = dict(
-            zip(
-                PARTS, (model.trainable_variables, model.non_trainable_variables, self.optimizer.variables), strict=True
-            )
-        )
+        self.variables = {
+            "trainable": model.trainable_variables,
+            "non_trainable": model.non_trainable_variables,
+            "optimizer": self.optimizer.variables,
+        }
         shardings = self.map_state(self.layout.of_variable)
         numbers = self.layout.of_numbers
         self.compiled = jax.jit(self.step, donate_argnums=0, out_shardings=(shardings, numbers))
@@ -83,6 +86,10 @@ class JaxStep:
         if self.state is None:
             self.read()
         return tf.constant(np.asarray(self._evaluate(self.state, batch)))
+
+    def overflowed(self, sums):
+        """Whether float16 was too small for a step: it is not used here."""
+        return False
 
     def read(self):
         """Begins from what the variables of model and optimiser hold, whose memory it takes over."""

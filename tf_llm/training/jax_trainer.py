@@ -36,6 +36,10 @@ class JaxTrainer(Trainer):
         self.step = JaxStep(model, config, layout)
         self.model, self.strategy, self.config = model, self.step.layout, config
 
+    def agree(self, seconds, whether):
+        """What all workers agree on: there is one."""
+        return seconds, whether
+
     def train(self, make_batches, checkpoints, observer, evaluate):
         """See `Trainer.train`; `checkpoints` are `JaxCheckpoints`. Until it returns, the model itself is not to be
         used, but for `evaluate`."""
@@ -59,7 +63,7 @@ class JaxCheckpoints(Checkpoints):
         self._variables = {"model": step.model.variables, "optimizer": step.optimizer.variables}
         copies = {name: [make_copy(variable) for variable in part] for name, part in self._variables.items()}
         model, optimizer = (
-            types.SimpleNamespace(variables=part, trainable_variables=(), build=lambda variables: None)
+            types.SimpleNamespace(variables=part, trainable_variables=(), built=True, build=lambda variables: None)
             for part in copies.values()
         )
         super().__init__(folder, model, optimizer, **settings)

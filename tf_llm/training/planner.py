@@ -228,6 +228,8 @@ def plan_training(
             f"{training.batch_size:,}. Choose {(rows + 1) * parts:,}"
         )
     precision = device.choose_precision(training.precision)
+    # On a TPU, XLA compiles a step whole; elsewhere TensorFlow runs it operation by operation.
+    how = {"accumulates": training.accumulation > 1, "compiled": device.name.startswith("tpu")}
     return Plan(
         device=device,
         devices=devices,
@@ -238,7 +240,7 @@ def plan_training(
         lengths=(model.source_length, model.target_length),
         parameters=count_parameters(model),
         flops=count_flops(model),
-        memory=count_memory(model, training.optimizer, precision, rows, accumulates=training.accumulation > 1),
+        memory=count_memory(model, training.optimizer, precision, rows, **how),
         corpus_tokens=corpus_bytes / bytes_per_token if corpus_tokens is None else corpus_tokens,
         tokens_per_row=tokens_per_row,
         bytes_per_token=bytes_per_token,
