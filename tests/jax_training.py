@@ -31,7 +31,7 @@ MODELS = {  # without dropout
 }
 TRAINING = dataclasses.replace(
     tf_llm.recipes.best().training, steps=STEPS, batch_size=BATCH, clip_norm=0.5, label_smoothing=0.1, z_loss=1e-3,
-    learning_rate=3e-3, warmup_steps=3, precision="float32",
+    learning_rate=3e-3, warmup_steps=3, schedule="constant", precision="float32",
 )  # fmt: skip
 # One layer of dropout: XLA for CPUs takes long over each.
 DROPPING = dataclasses.replace(MODELS["best"], embedding_dropout=0.2)
@@ -117,7 +117,7 @@ def compare_layouts(folder):
 
     devices = keras.distribution.list_devices()
     rules = keras.distribution.LayoutMap(keras.distribution.DeviceMesh((4, 2), ["batch", "model"], devices))
-    rules["query/kernel"], rules["narrow/kernel"] = (None, "model"), ("model", None)
+    rules[".*query/kernel"], rules[".*narrow/kernel"] = (None, "model"), ("model", None)
     own = {"data": Layout(), "model": Layout(model=4)}
     of_keras = {
         "keras_data": keras.distribution.DataParallel(devices=devices),
@@ -142,7 +142,9 @@ def update_weights():
     for name in OPTIMIZERS:
         draw = np.random.default_rng(3)
         paths = {"table": (6, 4), "kernel": (4, 8), "scale_of_norm": (8,)}
-        weights = [keras.Variable(draw.normal(size=shape), name=path) for path, shape in paths.items()]
+        weights = [
+            keras.Variable(draw.normal(size=shape).astype("float32"), name=path) for path, shape in paths.items()
+        ]
         decay = 0.1 if name in DECAYING else 0.0
         optimizer = tf_llm.build_optimizer(TrainingConfig(optimizer=name, learning_rate=0.01, weight_decay=decay))
         optimizer.build(weights)

@@ -29,6 +29,7 @@ STATE_COPIES = {
 }
 FLOAT32 = 4  # bytes
 COMPUTE_BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}  # of Keras's dtype policies, for training
+LANES = 128  # numbers that a TPU handles side by side: shorter rows take as much room
 GATED = ("gated_gelu", "swiglu")
 
 
@@ -193,7 +194,8 @@ def count_memory(config, optimizer, precision, rows, accumulates=False, compiled
         gradients      4·N, twice where they are accumulated, and the weights in the compute dtype where that is not
                        float32
         activations    B times what the forward pass keeps for the backward pass (`count_activations`)
-        logits         float32 [B, T, V] twice: themselves, and their gradient; compiled, once, in the compute dtype
+        logits         float32 [B, T, V] twice: themselves, and their gradient; compiled, once in the compute dtype, and
+                       a byte more, for what shows which of them is the target
 
     Not all of this is alive at one time: most gradients are made when activations are gone. The sum is an upper bound,
     and not a loose one: of a step that XLA compiles whole, it is up to three tenths above what XLA says that it takes
@@ -218,7 +220,7 @@ def count_memory(config, optimizer, precision, rows, accumulates=False, compiled
         "optimizer": FLOAT32 * count_state(config, optimizer),
         "gradients": (FLOAT32 * (1 + accumulates) + size % FLOAT32) * parameters,
         "activations": rows * count_activations(config, precision, compiled),
-        "logits": rows * (size if compiled else 2 * FLOAT32) * config.target_length * config.vocabulary_size,
+        "logits": rows * (size + 1 if compiled else 2 * FLOAT32) * config.target_length * config.vocabulary_size,
     }
 
 
@@ -240,7 +242,7 @@ def count_activations(config, precision, compiled=False):
 
     A step that is `compiled` keeps less, since XLA computes anew what costs no matrix product: norms (D less in every
     part of a block), what an activation puts out (F less), and dropout, of which a byte an element stays, its mask. It
-    keeps the weights of attention as softmax gave them, in float32.
+    keeps the weights of attention as softmax gave them, in float32, in rows of a multiple of 128, as wide as a TPU is.
     """
     width, size = config.d_model, config.num_heads * config.head_size
     keys_values = 2 * config.key_value_heads * config.head_size
@@ -263,7 +265,7 @@ def count_activations(config, precision, compiled=False):
         dropped += length * (dropped_ends + layers * (dropped_part + dropped_inside))
     pairs = []
     for _, queries, keys in list_attentions(config):
-        pairs.append(config.num_heads * queries * keys)
+        pairs.append(config.num_heads * queries * (-(-keys // LANES) * LANES if compiled else keys))
         kept += queries * (part + 2 * size) + keys * keys_values
         dropped += queries * dropped_part + pairs[-1] * (config.attention_dropout > 0)
     number = COMPUTE_BYTES[precision]

@@ -12,7 +12,6 @@ The model, the loss, the optimiser and the settings are those of TensorFlow.
 Glossary: B batch, T target length, V vocabulary.
 """
 
-import jax.numpy as jnp
 import numpy as np
 import tensorflow as tf
 
@@ -21,6 +20,8 @@ from tf_llm.training.jax_extra import jax
 from tf_llm.training.jax_layouts import find_layout
 from tf_llm.training.losses import cross_entropy
 from tf_llm.training.step import check_compiled
+
+jnp = jax.numpy
 
 
 class JaxStep:
