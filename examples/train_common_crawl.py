@@ -22,7 +22,7 @@ from tf_llm.evaluation.report import format_table, tabulate_models
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/article", "The folder of the run: shards, checkpoints, report.")
 DATA = flags.DEFINE_string("data", None, "The folder of the token shards; by default the run's own.")
-STRATEGY = flags.DEFINE_string("strategy", "auto", "Devices: auto, cpu, gpu, mirrored or tpu.")
+STRATEGY = flags.DEFINE_string("strategy", "auto", "Devices: auto, cpu, gpu, mirrored, workers or tpu.")
 tf_llm.flags.define_flags()
 
 
@@ -31,7 +31,8 @@ def main():
     workdir = Path(WORKDIR.value)
 
     # Pages become documents, documents become shards of token ids.
-    shards = tf_llm.prepare(tf_llm.flags.build_source(), run, DATA.value or workdir / "data")
+    is_chief = tf_llm.is_chief(STRATEGY.value)  # of several workers the first prepares and writes, for all
+    shards = tf_llm.prepare(tf_llm.flags.build_source(), run, DATA.value or workdir / "data", wait=not is_chief)
 
     # The model, compiled as in the article.
     keras.utils.set_random_seed(run.training.seed)

@@ -29,7 +29,7 @@ from tf_llm.evaluation.report import write_report, write_summary
 from tf_llm.load import CHECKPOINTS, CONFIG, FRAMES, TOKENIZER
 from tf_llm.text.tokenizers import load_tokenizer
 from tf_llm.training.checkpoints import Checkpoints
-from tf_llm.training.observe import Observer
+from tf_llm.training.observe import Observer, Silence
 from tf_llm.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -81,20 +81,25 @@ def train(model, shards, run, workdir):
         return make_evaluation_batches(shards, whole, run.training.batch_size, max_tokens=max_tokens)
 
     make_batches(0), make_validation()  # a corpus that is too small is refused before the folder is touched
-    open_folder(workdir, run, shards)
+    strategy = tf.distribute.get_strategy()
+    is_chief = strategy.extended.should_checkpoint  # of several workers, which see the same folder, one writes
+    open_folder(workdir, run, shards, is_chief)
     if run.training.start_from_frequencies:  # a run that resumes restores its own biases over these
         ids = read_blocks(shards, "train")[:, 0 if shards.config.joined else shards.config.overlap :]
         counts = np.bincount(ids.ravel(), minlength=run.model.vocabulary_size)
         counts[PAD_ID] = 0
         model.start_from_frequencies(counts)
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer, about=dataclasses.asdict(run))
-    trainer = Trainer(model, tf.distribute.get_strategy(), run.training)
-    observer = Observer(
-        workdir,
-        lambda nats: sum(to_bits(nats, shards)),
-        run.training.log_seconds,
-        trains_on_text=run.objective.kind not in DENOISING,
-    )
+    about = dataclasses.asdict(run)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer, about=about, writes=is_chief)
+    trainer = Trainer(model, strategy, run.training)
+    observer = Silence()
+    if is_chief:
+        observer = Observer(
+            workdir,
+            lambda nats: sum(to_bits(nats, shards)),
+            run.training.log_seconds,
+            trains_on_text=run.objective.kind not in DENOISING,
+        )
     try:
         clock = trainer.train(make_batches, checkpoints, observer, lambda: trainer.evaluate(make_validation(GLIMPSE)))
         sums = trainer.evaluate(make_validation())
@@ -115,18 +120,22 @@ def train(model, shards, run, workdir):
         "validation_tokens": shards.validation.tokens,
         "seed": run.training.seed,
     }
-    generate = Generator(model, load_tokenizer(workdir / TOKENIZER), FRAMES[run.objective.kind])
-    samples = continue_pages(generate, shards)
-    with explain_full_disk(workdir):
-        write_summary(workdir, summary)
-        write_report(workdir, summary, shards.about, samples, suggest(summary, workdir))
+    if is_chief:
+        generate = Generator(model, load_tokenizer(workdir / TOKENIZER), FRAMES[run.objective.kind])
+        samples = continue_pages(generate, shards)
+        with explain_full_disk(workdir):
+            write_summary(workdir, summary)
+            write_report(workdir, summary, shards.about, samples, suggest(summary, workdir))
+    trainer.mean_of_workers(0)  # so that none leaves before the others, to whom it would look as if it had died
     return summary
 
 
-def open_folder(workdir, run, shards):
+def open_folder(workdir, run, shards, is_chief=True):
     """Makes the folder of a run, or finds it: what it holds must fit what is to be done."""
     if (workdir / CONFIG).exists():
         check_resumable(load_config(workdir / CONFIG), run)
+    if not is_chief:
+        return
     with explain_full_disk(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(shards.folder / TOKENIZER, workdir / TOKENIZER)

@@ -50,6 +50,7 @@ class Checkpoints:
         optimizer: its optimiser, or None to read the weights alone.
         keep: how many of the newest are kept. The one with the lowest validation loss is kept besides.
         about: a dictionary of what JSON can hold, noted in every manifest.
+        writes: whether `save` writes. Of several workers one does, and all restore what it wrote.
 
     Attributes:
         step: optimiser steps done, a `Number`.
@@ -66,10 +67,10 @@ class Checkpoints:
     ('ckpt-7', True, 2.5)
     """
 
-    def __init__(self, folder, model, optimizer=None, *, keep=2, about=None):
+    def __init__(self, folder, model, optimizer=None, *, keep=2, about=None, writes=True):
         if keep < 1:
             raise ValueError(f"keep expected a whole number of at least 1. Received: {keep!r}")
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.keep, self.writes = Path(folder), keep, writes
         self.step, self.total_steps = Number(), Number()
         self._about = json.loads(json.dumps(about or {}))  # what is no JSON is an error here, not after an hour
         parts = {"model": [variable.value for variable in model.variables]}
@@ -109,6 +110,8 @@ class Checkpoints:
             logger.warning("%s. Saving step %d", error, self.step)
             wait = True
         path = self.folder / f"ckpt-{int(self.step)}"
+        if not self.writes:
+            return str(path)
         values = self._writer.submit(self._copy_values).result()
         about = {
             "step": int(self.step),

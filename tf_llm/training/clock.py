@@ -22,10 +22,14 @@ class Clock:
         """Begins a step."""
         self._started = time.perf_counter()
 
-    def stop(self):
-        """Ends a step. The first step of all traces the graph; it counts in `total` like any other."""
-        self.latest.append(time.perf_counter() - self._started)
-        self.total += self.latest[-1]
+    def elapsed(self):
+        """Seconds since the step began."""
+        return time.perf_counter() - self._started
+
+    def add(self, seconds):
+        """A step took so long. The first step of all traces the graph; it counts in `total` like any other."""
+        self.latest.append(seconds)
+        self.total += seconds
         self.steps += 1
         del self.latest[:-100]
 

@@ -22,6 +22,22 @@ from tf_llm.files import write_atomically
 SCALAR = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
 
 
+class Silence:
+    """An `Observer` that says and writes nothing: that of all workers but the chief."""
+
+    def start(self, step, total):
+        """See `Observer.start`."""
+
+    def step(self, step, sums, learning_rate, clock):
+        """See `Observer.step`."""
+
+    def validation(self, step, sums):
+        """See `Observer.validation`."""
+
+    def close(self):
+        """See `Observer.close`."""
+
+
 class Observer:
     """Follows one run.
 
