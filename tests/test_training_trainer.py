@@ -203,7 +203,7 @@ def test_smoothing_trains_and_is_not_reported():
 
 
 def test_smoothing_that_was_not_compiled_is_refused():
-    with pytest.raises(UserError, match=r"compiled with a label_smoothing of 0\.1\. Received: 0\.0\. Call model\.comp"):
+    with pytest.raises(UserError, match=r"compiled with label_smoothing=0\.1\. Received: 0\.0\. Call model\.comp"):
         Trainer(build_tiny_model(TrainingConfig()), one_cpu(), TrainingConfig(label_smoothing=0.1))
 
 
@@ -252,9 +252,9 @@ LOSS = keras.losses.SparseCategoricalCrossentropy
         (None, "optimizer=NoneType, loss=None"),
         (lambda: (keras.optimizers.Adam(), LOSS(from_logits=True)), "optimizer=Adam, loss=<"),
         (
-            # what Keras makes of an optimiser under mixed_float16
-            lambda: (keras.optimizers.LossScaleOptimizer(build_optimizer(TrainingConfig())), LOSS(from_logits=True)),
-            "optimizer=LossScaleOptimizer, loss=<",
+            # what Keras makes of its own optimiser under mixed_float16
+            lambda: (keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()), LOSS(from_logits=True)),
+            "optimizer=Adam, loss=<",
         ),
         (lambda: (build_optimizer(TrainingConfig()), "mse"), "optimizer=Adam, loss='mse'"),
     ],
@@ -384,7 +384,7 @@ def test_full_disk_in_the_midst_of_a_run(tmp_path):
     trainer, checkpoints, notes = build_run(tmp_path, steps=3, checkpoint_seconds=0.0)
     save, saves = checkpoints.save, itertools.count(1)
 
-    def save_the_second_on_a_full_disk():
+    def save_the_second_on_a_full_disk(*arguments, wait=True):
         with full_disk() if next(saves) == 2 else contextlib.nullcontext():
             return save()
 
@@ -602,10 +602,10 @@ def test_validation_and_saving_go_by_the_clock_and_are_not_counted(tmp_path, mon
         tmp_path, monkeypatch, lambda _: 1.0, steps=20, evaluate_seconds=6.5, checkpoint_seconds=9.5
     )
     saves = []
-    checkpoints.save = lambda: saves.append(int(checkpoints.step))
+    checkpoints.save = lambda *_, **__: saves.append(int(checkpoints.step))
     assert train(trainer, checkpoints, notes) == 20.0
     assert notes.validations == [7, 14]
-    assert saves == [10, 20]
+    assert saves == [7, 14, 20]  # a validated one is saved at once; so the clock has nothing to add
 
 
 def test_real_run_stops_near_its_time(tmp_path):
