@@ -599,13 +599,13 @@ def test_machine_that_becomes_slow(tmp_path, monkeypatch, caplog):
 
 def test_validation_and_saving_go_by_the_clock_and_are_not_counted(tmp_path, monkeypatch):
     trainer, checkpoints, notes = build_fake_run(
-        tmp_path, monkeypatch, lambda _: 1.0, steps=20, evaluate_seconds=6.5, checkpoint_seconds=9.5
+        tmp_path, monkeypatch, lambda _: 1.0, steps=20, evaluate_seconds=6.5, checkpoint_seconds=4.5
     )
     saves = []
     checkpoints.save = lambda *_, **__: saves.append(int(checkpoints.step))
     assert train(trainer, checkpoints, notes) == 20.0
     assert notes.validations == [7, 14]
-    assert saves == [7, 14, 20]  # a validated one is saved at once; so the clock has nothing to add
+    assert saves == [5, 7, 12, 14, 19, 20]  # what was validated is saved, to be told apart by its loss
 
 
 def test_real_run_stops_near_its_time(tmp_path):

@@ -176,16 +176,20 @@ class GuardedUpdates:
         for average, variable in zip(self.averages, self._trainable_variables, strict=False):  # or none
             distribution.extended.update(average.value, change, args=(variable.value,), group=False)
 
+    @property
+    def weight_decay(self):
+        """As it was given, and 0 for a step that is not sound. (On several devices the step is drawn for all at once,
+        one behind the other: a value that one of them set for a while would be seen by the next.)"""
+        return tf.where(self.sound, self._decay, 0.0) if self._is_guarded and self._decay else self._decay
+
+    @weight_decay.setter
+    def weight_decay(self, decay):
+        self._decay = decay
+
     def _apply_weight_decay(self, variables):
-        decay = self.weight_decay
-        if not decay:  # Keras would multiply every weight by 0 and take that off
-            return
-        if self._is_guarded:
-            self.weight_decay = tf.where(self.sound, decay, 0.0)
-        try:  # that of all optimisers: Keras's Muon has a way of its own, which copies on several devices refuse
+        if self._decay:  # else Keras would multiply every weight by 0 and take that off
+            # That of all optimisers: Keras's Muon has a way of its own, which copies on several devices refuse.
             keras.optimizers.Optimizer._apply_weight_decay(self, variables)
-        finally:
-            self.weight_decay = decay
 
 
 def is_decayed(variable):

@@ -128,7 +128,7 @@ class TrainingStep:
         """
         if self.scaler is None or math.isfinite(sums.gradient_norm) or not math.isfinite(sums.nats):
             return False
-        return float(self.scaler.dynamic_scale) >= 1.0
+        return bool(self.scaler.dynamic_scale.numpy() >= 1.0)
 
     # === What one device does ===
 
