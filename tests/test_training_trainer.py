@@ -496,6 +496,32 @@ def test_parts_of_a_batch_equal_the_whole(tmp_path, optimizer):
         np.testing.assert_allclose(weights[parts], weights[1], atol=1e-5)
 
 
+def test_gradient_descent_on_the_full_batch_falls_at_every_step(tmp_path):
+    """Article, section 3.4: the whole corpus, five batches here, is one batch of forty rows, computed in eight parts.
+
+    Its loss falls in each of thirty steps, which the loss of a single batch does not, as long as the corpus changes
+    under it; and in parts it is what it is in one piece.
+    """
+    rows = 5 * BATCH
+    corpus = make_tiny_batches().take(5).unbatch().batch(rows).cache().repeat()
+    losses = {}
+    for name, parts, batches, size in (
+        ("parts", 8, corpus, rows),
+        ("whole", 1, corpus, rows),
+        ("stochastic", 1, make_tiny_batches().take(5).repeat(), BATCH),
+    ):
+        config = TrainingConfig(
+            optimizer="gradient_descent", learning_rate=0.3, batch_size=size, accumulation=parts, steps=30
+        )
+        trainer = build_trainer(config, dropout=0.0, output_l2=0.0)
+        notes, checkpoints = Notes(), Checkpoints(tmp_path / name, trainer.model, trainer.model.optimizer)
+        trainer.train(lambda first, batches=batches: batches, checkpoints, notes, None)
+        losses[name] = [sums.loss for sums in notes.sums]
+    assert np.all(np.diff(losses["parts"]) < 0) and losses["parts"][-1] < losses["parts"][0] - 0.05
+    np.testing.assert_allclose(losses["parts"], losses["whole"], rtol=1e-5)
+    assert np.any(np.diff(losses["stochastic"]) > 0)
+
+
 def test_batch_that_cannot_be_divided_is_refused():
     config = TrainingConfig(batch_size=8, accumulation=3)
     with pytest.raises(UserError, match=r"training\.batch_size expected a multiple of 3, for 3 parts on each of 1 dev"):

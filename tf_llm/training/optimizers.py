@@ -270,7 +270,9 @@ class Muon(GuardedUpdates, keras.optimizers.Muon):
 
 
 # Peak rate -> the optimiser; those in DECAYING take a `weight_decay`, too.
-# "Gradient descent" is stochastic here as everywhere: the gradient of one batch stands for that of the whole corpus.
+# "Gradient descent" is stochastic here as everywhere: the gradient of one batch stands for that of the whole corpus. It
+# is that of the corpus if `batch_size` is the number of its blocks, with as many parts as memory asks for, by
+# `accumulation`, which divides it; see BUILD_NOTES.md.
 OPTIMIZERS = {
     "gradient_descent": SGD,
     "sgd": functools.partial(SGD, momentum=0.9),
