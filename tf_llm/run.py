@@ -102,6 +102,7 @@ def train(model, shards, run, workdir):
         )
     try:
         clock = trainer.train(make_batches, checkpoints, observer, lambda: trainer.evaluate(make_validation(GLIMPSE)))
+        model.optimizer.finalize_variable_values(model.trainable_variables)  # to their running means, where it has some
         sums = trainer.evaluate(make_validation())
         observer.validation(int(checkpoints.step), sums)
     finally:

@@ -43,10 +43,14 @@ class Trainer:
         self.mean_of_workers = build_mean(strategy)
 
     def evaluate(self, batches):
-        """`Sums` over a finite dataset of batches. Rows whose weights are all 0 count for nothing."""
+        """`Sums` over a finite dataset of batches. Rows whose weights are all 0 count for nothing.
+
+        Where running means of the weights are kept (`ema_decay`), it is these that are scored.
+        """
         total = np.zeros(4)
-        for batch in self.strategy.experimental_distribute_dataset(batches):
-            total += self.step.evaluate(batch).numpy()
+        with self.step.optimizer.averaged():
+            for batch in self.strategy.experimental_distribute_dataset(batches):
+                total += self.step.evaluate(batch).numpy()
         return Sums(*total.tolist())
 
     def train(self, make_batches, checkpoints, observer, evaluate):
@@ -118,7 +122,7 @@ class Trainer:
     def _judge(self, guard, step, sums, checkpoints):
         """Lets the guard look at a step, and says where a run that diverged left off."""
         try:
-            guard.judge(step, sums.loss, applied=sums.applied > 0.5)
+            guard.judge(step, sums.loss, applied=sums.applied > 0.5, overflowed=self.step.overflowed(sums))
         except DivergenceError as error:
             checkpoints.wait()
             raise DivergenceError(f"{error}; the last good checkpoint: {checkpoints.newest or 'none'}") from None
