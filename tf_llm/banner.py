@@ -15,7 +15,7 @@ import tensorflow as tf
 from tf_llm.config import RunConfig, flatten
 from tf_llm.recipes import RECIPES
 from tf_llm.training.costs import COMPUTE_BYTES, count_flops, count_memory, count_parameters
-from tf_llm.training.devices import measure_peak
+from tf_llm.training.devices import list_devices, measure_peak
 from tf_llm.training.distribution import choose_precision
 from tf_llm.training.planner import abbreviate, itemise, say_time
 
@@ -84,7 +84,7 @@ def find_versions():
 
 def describe_devices(strategy, peak, precision):
     """Which devices train, and how fast they multiply."""
-    replicas, first = strategy.num_replicas_in_sync, tf.DeviceSpec.from_string(strategy.extended.worker_devices[0])
+    replicas, first = strategy.num_replicas_in_sync, tf.DeviceSpec.from_string(list_devices(strategy)[0])
     kind = {"CPU": f"CPU of {os.cpu_count()} cores"}.get(first.device_type, first.device_type)
     if first.device_type == "GPU":
         gpu = tf.config.list_physical_devices("GPU")[first.device_index]

@@ -107,13 +107,21 @@ def find_device(name, seconds=1.0):
     return DEVICES[name]
 
 
+def list_devices(strategy):
+    """Names of the devices of this process on which a strategy trains."""
+    try:
+        return list(strategy.extended.worker_devices)
+    except RuntimeError:  # TensorFlow's default strategy, which leaves it to each op
+        return [(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU"))[0].name]
+
+
 def measure_peak(strategy, precision):
     """FLOP/s that all devices of a strategy together reach in matrix products under a Keras dtype policy.
 
     One device of this process is measured, once, for less than a second. 0.0 for a TPU: TensorFlow compiles for it, and
     what is published is what it reaches.
     """
-    devices = strategy.extended.worker_devices  # this process's
+    devices = list_devices(strategy)
     if "TPU" in devices[0].upper():
         return 0.0
     one = _measure_device(devices[0], keras.DTypePolicy(precision).compute_dtype)
