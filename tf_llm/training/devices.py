@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from tf_llm.contracts import UserError
 
-SMALLEST, LARGEST = 256, 8_192  # sides of the matrices whose products are timed
-LONG = 0.05  # seconds that one of them may take
+SMALLEST, LARGEST = 512, 8_192  # sides of the matrices whose products are timed
+LONG = 0.2  # seconds that one of them may take
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
