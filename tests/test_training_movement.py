@@ -1,4 +1,4 @@
-"""How far a step moves the weights: against numpy, on one device and on two, and without moving anything itself."""
+"""How far a step moves the weights, against numpy: whole weights and sampled ones."""
 
 import doctest
 

@@ -1,11 +1,11 @@
 """How far a step moves the weights, measured in their own size.
 
 The ratio of an update to the weights, ‖Δw‖ / ‖w‖ over all of them together, says what neither the loss nor the norm of
-the gradients does: whether the learning rate suits the weights. Adam's steps begin around 1e-2 with the rates of the
-recipes; a thousandth is usual in the midst of a run, far less means that little is learned, far more that a few steps
-make the weights anew.
+the gradients does: whether the learning rate suits the weights. A thousandth is often named as a good one; far less
+means that little is learned, far more that a few steps make the weights anew.
 
 It takes a copy of the weights before the step and a look at them after it, so it is measured of one step now and then.
+Of a large weight a sample is copied, so that it takes 256 kB of memory a weight at most, and no second model.
 """
 
 import math
