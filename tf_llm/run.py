@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tf_llm.banner import describe_run
 from tf_llm.config import check_resumable, load_config, write_config
 from tf_llm.contracts import DECODER_IDS, END_ID, PAD_ID, UserError
 from tf_llm.data.objectives import build_objective
@@ -25,11 +26,14 @@ from tf_llm.data.pipeline import make_evaluation_batches, make_training_batches,
 from tf_llm.data.shards import SPLITS
 from tf_llm.decoding.generator import Generator
 from tf_llm.evaluation.language_model import bigram_nats, bits_per_byte, target_pairs, unigram_nats
-from tf_llm.evaluation.report import write_report, write_summary
+from tf_llm.evaluation.report import format_samples, write_report, write_summary
 from tf_llm.load import CHECKPOINTS, CONFIG, FRAMES, TOKENIZER
 from tf_llm.text.tokenizers import load_tokenizer
 from tf_llm.training.checkpoints import Checkpoints
-from tf_llm.training.observe import Observer, Silence
+from tf_llm.training.costs import count_flops
+from tf_llm.training.devices import measure_peak
+from tf_llm.training.movement import Movement
+from tf_llm.training.observe import Observer
 from tf_llm.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -46,7 +50,7 @@ REACHED = (
 PROMPT_WORDS, SAMPLE_WORDS = 8, 24  # of the continuations in the report
 
 
-def train(model, shards, run, workdir):
+def train(model, shards, run, workdir, origins=None):
     """Trains a compiled model on shards, from wherever the folder's run stands, and reports on it.
 
     Call it inside the scope of the strategy under which the model was built and compiled.
@@ -56,6 +60,7 @@ def train(model, shards, run, workdir):
         shards: as `prepare` returns them.
         run: a `RunConfig`.
         workdir: the folder of the run.
+        origins: what set the settings that are not the recipe's, for the banner, see `flags.find_origins`.
 
     Returns:
         The figures of `summary.json`, a dictionary.
@@ -89,17 +94,23 @@ def train(model, shards, run, workdir):
         counts = np.bincount(ids.ravel(), minlength=run.model.vocabulary_size)
         counts[PAD_ID] = 0
         model.start_from_frequencies(counts)
-    about = dataclasses.asdict(run)
+    about, precision = dataclasses.asdict(run), model.dtype_policy.name
     checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer, about=about, writes=is_chief)
     trainer = Trainer(model, strategy, run.training)
-    observer = Silence()
-    if is_chief:
-        observer = Observer(
-            workdir,
-            lambda nats: sum(to_bits(nats, shards)),
-            run.training.log_seconds,
-            trains_on_text=run.objective.kind not in DENOISING,
-        )
+    generate = Generator(model, load_tokenizer(shards.folder / TOKENIZER), FRAMES[run.objective.kind])
+    peak = measure_peak(strategy, precision)
+    observer = Observer(
+        workdir,
+        lambda nats: sum(to_bits(nats, shards)),
+        run.training.log_seconds,
+        trains_on_text=run.objective.kind not in DENOISING,
+        ideal_seconds=run.training.batch_size * sum(count_flops(run.model).values()) / peak if peak else None,
+        movement=Movement(model.trainable_variables),
+        sample_fn=lambda: format_samples(continue_pages(generate, shards)),
+        profile_steps=run.training.profile_steps,
+        is_chief=is_chief,
+    )
+    observer.say(describe_run(run, strategy, workdir, shards.folder, origins, precision, peak))
     try:
         clock = trainer.train(make_batches, checkpoints, observer, lambda: trainer.evaluate(make_validation(GLIMPSE)))
         model.optimizer.finalize_variable_values(model.trainable_variables)  # to their running means, where it has some
@@ -122,7 +133,6 @@ def train(model, shards, run, workdir):
         "seed": run.training.seed,
     }
     if is_chief:
-        generate = Generator(model, load_tokenizer(workdir / TOKENIZER), FRAMES[run.objective.kind])
         samples = continue_pages(generate, shards)
         with explain_full_disk(workdir):
             write_summary(workdir, summary)

@@ -46,6 +46,7 @@ class TrainingConfig:
     log_seconds: float = 10.0  # between two lines of progress
     evaluate_seconds: float = 40.0  # between two validations
     checkpoint_seconds: float = 60.0  # between two checkpoints
+    profile_steps: int = 0  # steps, behind the first ten, of which a profile is made for TensorBoard
 
     def __post_init__(self):
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
@@ -53,7 +54,7 @@ class TrainingConfig:
         self._check("learning_rate", "a finite number above 0", lambda value: 0 < value < math.inf)
         for name in ("batch_size", "accumulation", "unsound_steps"):
             self._check(name, "a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
-        for name in ("warmup_steps", "steps"):
+        for name in ("warmup_steps", "steps", "profile_steps"):
             self._check(name, "a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)
         self._check("spike_factor", "0 or a number above 1", lambda value: value == 0 or value > 1)
         for name in ("weight_decay", "clip_norm", "z_loss", "seconds"):

@@ -87,9 +87,11 @@ class Trainer:
                     total, next_plan = step + clock.plan(config.seconds), step + STEPS_OF_A_PLAN
                     observer.start(step, total)
                 clock.start()
+                batch = next(batches)
+                clock.receive()
                 learning_rate = learning_rate_at(config, step, total)
                 self.model.optimizer.learning_rate.assign(learning_rate)
-                sums = Sums(*self.step.train(next(batches), tf.constant(guard.limit, tf.float32)).numpy().tolist())
+                sums = Sums(*self.step.train(batch, tf.constant(guard.limit, tf.float32)).numpy().tolist())
                 clock.add(self.mean_of_workers(clock.elapsed()))
                 self._judge(guard, step, sums, checkpoints)
                 step += 1
