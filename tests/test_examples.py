@@ -180,7 +180,7 @@ def test_help_names_every_setting():
         assert line in result.stdout
 
 
-@pytest.mark.parametrize("script", ["damaged_checkpoints.py"])
+@pytest.mark.parametrize("script", ["damaged_checkpoints.py", "strategies_agree.py", "resume_after_kill.py"])
 def test_quick_benchmarks_hold(script):
     arguments = [sys.executable, str(REPOSITORY / "examples" / "benchmarks" / script), "--quick"]
     result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment())

@@ -374,5 +374,5 @@ def test_the_time_of_a_step_that_was_spent_waiting(monkeypatch):
         now[0] += waited
         clock.receive()
         now[0] += 3.0
-        clock.stop()
+        clock.add(clock.elapsed())
     assert clock.waits == list(range(50, 150)) and clock.latest == [3.0 + waited for waited in range(50, 150)]

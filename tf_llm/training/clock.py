@@ -17,7 +17,7 @@ class Clock:
     be waited for only where it cannot keep up.
 
     >>> clock = Clock()
-    >>> clock.start(), clock.receive(), clock.stop()
+    >>> clock.start(), clock.receive(), clock.add(clock.elapsed())
     (None, None, None)
     >>> clock.steps, 0 <= clock.waits[0] <= clock.latest[0] == clock.total
     (1, True)
