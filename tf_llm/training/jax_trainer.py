@@ -32,13 +32,11 @@ class JaxTrainer(Trainer):
         UserError: as `JaxStep` says.
     """
 
+    mean_of_workers = float  # there is one
+
     def __init__(self, model, config, layout=None):
         self.step = JaxStep(model, config, layout)
         self.model, self.strategy, self.config = model, self.step.layout, config
-
-    def agree(self, seconds, whether):
-        """What all workers agree on: there is one."""
-        return seconds, whether
 
     def train(self, make_batches, checkpoints, observer, evaluate):
         """See `Trainer.train`; `checkpoints` are `JaxCheckpoints`. Until it returns, the model itself is not to be
