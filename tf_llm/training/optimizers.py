@@ -127,8 +127,7 @@ class GuardedUpdates:
 
     def apply(self, grads, trainable_variables=None):
         """Applies gradients, dense or IndexedSlices, to the variables (see `keras.optimizers.Optimizer.apply`)."""
-        dense = [tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g for g in grads]  # on JAX all are
-        super().apply(dense, trainable_variables)
+        super().apply([tf.convert_to_tensor(g) if hasattr(g, "indices") else g for g in grads], trainable_variables)
         if self._is_guarded:
             self.iterations.assign_sub(tf.cast(tf.logical_not(self.sound), self.iterations.dtype))
 
@@ -233,8 +232,8 @@ class RmsScaledAdamW(GuardedUpdates, keras.optimizers.AdamW):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable (see `keras.optimizers.Optimizer.update_step`)."""
-        size = keras.ops.sqrt(keras.ops.mean(keras.ops.square(variable)))
-        super().update_step(gradient, variable, learning_rate * keras.ops.maximum(size, 1e-3))
+        size = keras.ops.maximum(keras.ops.sqrt(keras.ops.mean(keras.ops.square(variable))), 1e-3)
+        super().update_step(gradient, variable, learning_rate * size)
 
 
 @keras.saving.register_keras_serializable("tf_llm")
