@@ -35,6 +35,7 @@ STOCK = {
 }
 # Keras has no such thing: it is compared with itself, fed with dense gradients.
 STOCK["adamw_rms"] = OPTIMIZERS["adamw_rms"]
+# Adam is one op here, whose 1 - β2 is one of float32 and so good to five digits: hence the tolerances of 1e-5 below.
 # To the linear ones it makes no difference whether repetitions were added up; to Lion, which looks at signs, seldom.
 INDIFFERENT = ("gradient_descent", "sgd", "lion", "adamw_rms")
 
@@ -72,7 +73,7 @@ def test_stock_keras_does_not_add_up_repeated_rows():
 def test_repeated_rows_are_added_up_in_apply(name):
     scales = np.random.default_rng(0).normal(size=(3, 5, 2)).astype("float32")
     expected = _look_up_repeatedly(STOCK[name](0.1), scales, make_dense=True)
-    np.testing.assert_allclose(_look_up_repeatedly(OPTIMIZERS[name](0.1), scales), expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(_look_up_repeatedly(OPTIMIZERS[name](0.1), scales), expected, rtol=1e-5, atol=1e-7)
 
 
 def _fit(optimizer, embedding):
@@ -95,7 +96,7 @@ def _fit(optimizer, embedding):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_repeated_rows_are_added_up_in_stock_fit(name):
     expected = _fit(STOCK[name](0.1), embedding=False)
-    np.testing.assert_allclose(_fit(OPTIMIZERS[name](0.1), embedding=True), expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(_fit(OPTIMIZERS[name](0.1), embedding=True), expected, rtol=1e-5, atol=1e-7)
     if name not in INDIFFERENT:
         assert np.abs(_fit(STOCK[name](0.1), embedding=True) - expected).max() > 0.01
 
