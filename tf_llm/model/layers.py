@@ -92,7 +92,7 @@ class Attend(keras.layers.Layer):
         scores = ops.cast(ops.einsum("bthk,bshk->bhts", projected, keys), "float32")  # [B, H, T, S]
         if bias is not None:
             scores = scores + ops.cast(bias, "float32")
-        scores = ops.where(attention_mask, scores, -1e9)
+        scores = scores + ops.where(attention_mask, 0.0, -1e9)  # whose gradient costs nothing
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are using a softmax")  # over one position: S = 1 is meant
             weights = ops.cast(ops.softmax(scores, axis=-1), values.dtype)  # [B, H, T, S]
@@ -230,9 +230,11 @@ class FeedForward(keras.layers.Layer):
             self.gate.build(hidden_shape)
 
     def call(self, hidden, training=None):
-        widened = self.widen(hidden)  # [B, T, F]
-        widened = self.function(self.gate(hidden)) * widened if self.is_gated else self.function(widened)
-        return self.narrow(self.dropout(widened, training=training))  # [B, T, D]
+        rows = ops.reshape(hidden, (-1, hidden.shape[-1]))  # [B·T, D]; TensorFlow joins product, bias and ReLU so
+        widened = self.widen(rows)  # [B·T, F]
+        widened = self.function(self.gate(rows)) * widened if self.is_gated else self.function(widened)
+        narrowed = self.narrow(self.dropout(widened, training=training))  # [B·T, D]
+        return ops.reshape(narrowed, (-1, *hidden.shape[1:]))  # [B, T, D]
 
     def get_config(self):
         own = {"d_ff": self.d_ff, "activation": self.activation, "use_bias": self.use_bias}

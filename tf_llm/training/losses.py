@@ -95,9 +95,9 @@ def cross_entropy_by_softmax(targets, logits):
     TensorFlow's softmax is oneDNN's there, and its own cross-entropy is not. log Σ exp follows from any token's logit
     and probability; that of the likeliest token is at least 1/V and cannot have been rounded to 0.
 
-    >>> logits = tf.math.log([[[0.7, 0.2, 0.1]]])
-    >>> round(float(tf.exp(-cross_entropy_by_softmax(tf.constant([[1]]), logits))), 6)
-    0.2
+    >>> logits = tf.math.log([[[0.5, 0.25, 0.25]]])
+    >>> tf.exp(-cross_entropy_by_softmax(tf.constant([[1]]), logits)).numpy().round(6).tolist()
+    [[0.25]]
     """
     rank = len(targets.shape)
     probabilities = tf.nn.softmax(logits)  # [B, T, V]
