@@ -65,8 +65,11 @@ def measure_step(run, plan, steps=10):
     model.compile(optimizer=tf_llm.build_optimizer(run.training), loss=tf_llm.build_loss(run.training))
     draw = np.random.default_rng(run.training.seed)
     features = {
-        name: draw.integers(1, run.model.vocabulary_size if name.endswith("_ids") else 2, (plan.rows, length))
-        for name, (_, length) in model.input_shape.items()  # of packed rows: one segment, and any position
+        # Packed rows have columns that hold no ids: one segment, and any position.
+        column.name: draw.integers(
+            1, run.model.vocabulary_size if column.name.endswith("_ids") else 2, (plan.rows, column.shape[1])
+        )
+        for column in model.inputs
     }
     targets = draw.integers(1, run.model.vocabulary_size, (plan.rows, run.model.target_length))
     seconds = []

@@ -70,6 +70,29 @@ def test_pages_become_a_trained_model_and_a_report(finished):
     assert "| this model, `article` |" in result.stdout and f"{workdir}/report.md" in result.stdout
 
 
+def test_a_run_says_what_it_is_about_to_do_and_where_it_stands(finished):
+    _, result = finished
+    assert re.search(r"^ +model\.d_model +32 +--model\.d_model, in place of 256$", result.stderr, re.MULTILINE)
+    assert re.search(
+        r"^devices +1 × CPU of \d+ cores .* measured; mfu is the share a step reaches$", result.stderr, re.M
+    )
+    figures = r"loss [\d.]+ \| perplexity [\d,]+ \| accuracy [\d.]+% \| bpb [\d.]+"
+    speed = r"lr 3\.00e-03 \| dt [\d.]+ m?s \| [\d,]+ tokens/s \| mfu [\d.]+% \| eta 0:00"
+    for line in (rf"{figures} \| {speed}", rf"validation \| {figures}"):
+        assert re.search(rf"^step 00150/00150 \(100\.0%\) \| {line}$", result.stderr, re.MULTILINE)
+
+
+def test_a_dry_run_says_the_same_and_touches_nothing(finished, tmp_path):
+    _, result = finished
+    arguments = ["--training.steps=150", "--training.learning_rate=0.003"]
+    dry = launch("--dry_run", "--warc=not/there.warc.gz", f"--workdir={tmp_path / 'run'}", *SMALL, *arguments)
+    assert dry.returncode == 0, dry.stderr
+    assert not list(tmp_path.iterdir())
+    costs = r"^(?:recipe|parameters|a step|memory|checkpoint) .*|^ {13}.*"
+    assert re.findall(costs, dry.stdout, re.MULTILINE) == re.findall(costs, result.stderr, re.MULTILINE)
+    assert re.search(r"^time +150 steps, .* a step if mfu is 30%, as is usual, .* in all$", dry.stdout, re.MULTILINE)
+
+
 def test_a_finished_run_writes_text_in_another_process(finished):
     workdir, _ = finished
     code = f"import tf_llm; print(tf_llm.Generator.load({str(workdir)!r})('The old kettle finds', max_new_tokens=20))"
@@ -85,6 +108,8 @@ def test_a_finished_run_is_not_trained_again(finished, archive):
     assert result.returncode == 0, result.stderr
     assert "using the shards" in result.stderr and "resuming at step 150 of 150" in result.stderr
     after = json.loads((workdir / "summary.json").read_text())
+    places = [(record["split"], record["step"]) for record in map(json.loads, (workdir / "metrics.jsonl").open())]
+    assert len(places) == len(set(places))  # nothing was noted twice
     assert after["validation_nats_per_token"] == pytest.approx(before["validation_nats_per_token"], abs=1e-6)
 
 
@@ -155,13 +180,13 @@ def test_help_names_every_setting():
         assert line in result.stdout
 
 
-@pytest.mark.parametrize("script", ["damaged_checkpoints.py"])
+@pytest.mark.parametrize("script", ["damaged_checkpoints.py", "strategies_agree.py", "resume_after_kill.py"])
 def test_quick_benchmarks_hold(script):
     arguments = [sys.executable, str(REPOSITORY / "examples" / "benchmarks" / script), "--quick"]
     result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment())
     assert result.returncode == 0, result.stderr[-2000:]
     last = json.loads(result.stdout.splitlines()[-1])
-    assert last["name"] == script.removesuffix(".py") and last["value"] == last["goal"] and last["holds"] is True
+    assert last["name"] == script.removesuffix(".py") and last["holds"] is True
 
 
 # === plan_training.py ===

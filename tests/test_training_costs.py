@@ -94,10 +94,22 @@ BATCH = 3
 CALLS = {"While": "body", "StatelessWhile": "body", "PartitionedCall": "f", "StatefulPartitionedCall": "f"}
 
 
+def list_needed(graph):
+    """The operations that a graph's results come from. Keras runs a recurrent cell once in front of its loop, to see
+    the shape of what it returns, which is all that anybody asks of it."""
+    needed, open_ends = set(), [tensor.op for tensor in graph.outputs]
+    while open_ends:
+        op = open_ends.pop()
+        if op not in needed:
+            needed.add(op)
+            open_ends += [tensor.op for tensor in op.inputs] + op.control_inputs
+    return needed
+
+
 def count_graph_flops(graph, loop_steps):
     """Of all matrix products in a graph and in what it calls; what is in a loop counts `loop_steps` times."""
     flops = 0
-    for op in graph.get_operations():
+    for op in list_needed(graph):
         shapes = [tuple(tensor.shape) for tensor in op.inputs]
         if op.type in ("MatMul", "BatchMatMulV2"):
             is_turned = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
@@ -131,7 +143,7 @@ def trace(config, differentiate):
             loss = forward(features)
         return tape.gradient(loss, [variable.value for variable in model.trainable_variables])
 
-    features = {name: tf.TensorSpec((BATCH, *shape[1:]), tf.int32) for name, shape in model.input_shape.items()}
+    features = {column.name: tf.TensorSpec((BATCH, *column.shape[1:]), tf.int32) for column in model.inputs}
     return tf.function(backward if differentiate else forward).get_concrete_function(features).graph
 
 

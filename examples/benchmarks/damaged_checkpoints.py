@@ -20,6 +20,7 @@ another file.
 
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -40,7 +41,7 @@ from tf_llm.contracts import DECODER_IDS, SOURCE_IDS
 from tf_llm.model.config import ModelConfig
 from tf_llm.training.checkpoints import Checkpoints
 from tf_llm.training.optimizers import TrainingConfig
-from tf_llm.training.trainer import Trainer
+from tf_llm.training.step import TrainingStep
 
 KINDS = ("byte", "cut", "removed")
 COLUMNS = ("noticed", "loaded", "altered", "previous", "fresh")
@@ -143,12 +144,13 @@ def train_and_save(folder):
     strategy = tf.distribute.get_strategy()
     model = tf_llm.build_model(MODEL)
     model.compile(tf_llm.build_optimizer(training), tf_llm.build_loss(training))
-    trainer, batches = Trainer(model, strategy, training), iter(make_batches())
+    train = TrainingStep(model, strategy, training).train
+    batches = iter(make_batches())
     readers = {name: reader(model) for name, reader in READERS.items()}
     values = {name: [reader.read_values()] for name, reader in readers.items()}
     for step in (1, 2):
         for _ in range(2):
-            trainer.train_step(next(batches))
+            train(next(batches), tf.constant(math.inf))
         for name, reader in readers.items():
             reader.save(folder / name, step)
             values[name].append(reader.read_values())

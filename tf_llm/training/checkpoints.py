@@ -14,6 +14,9 @@ it looks at it in the midst of loading, and knows no checkpoint to go back to.
 Keras keeps the seeds of its dropout layers out of `save_weights` and out of `tf.train.Checkpoint(model=model)`; a run
 resumed without them draws other masks than the run that was never interrupted. `model.variables`, which is saved here
 one by one, has them.
+
+Where the optimiser keeps running means of the weights, these are saved beside them, and are what is read by those who
+want the weights alone: they are what validation scored.
 """
 
 import concurrent.futures
@@ -33,6 +36,7 @@ import tensorflow as tf
 
 from tf_llm.contracts import UserError
 from tf_llm.training.manifests import DamageError, check, read_manifest, sync_folder, write_manifest
+from tf_llm.training.optimizers import unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +51,10 @@ class Checkpoints:
     Args:
         folder: where they lie, as `ckpt-<step>/`.
         model: a Keras model, built.
-        optimizer: its optimiser, or None to read the weights alone.
+        optimizer: its optimiser, or None to read the weights alone, or their running means where the run kept some.
         keep: how many of the newest are kept. The one with the lowest validation loss is kept besides.
         about: a dictionary of what JSON can hold, noted in every manifest.
+        writes: whether `save` writes. Of several workers one does, and all restore what it wrote.
 
     Attributes:
         step: optimiser steps done, a `Number`.
@@ -66,17 +71,21 @@ class Checkpoints:
     ('ckpt-7', True, 2.5)
     """
 
-    def __init__(self, folder, model, optimizer=None, *, keep=2, about=None):
+    def __init__(self, folder, model, optimizer=None, *, keep=2, about=None, writes=True):
         if keep < 1:
             raise ValueError(f"keep expected a whole number of at least 1. Received: {keep!r}")
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.keep, self.writes = Path(folder), keep, writes
         self.step, self.total_steps = Number(), Number()
         self._about = json.loads(json.dumps(about or {}))  # what is no JSON is an error here, not after an hour
         parts = {"model": [variable.value for variable in model.variables]}
         if optimizer is not None:
-            optimizer.build(model.trainable_variables)
-            parts["optimizer"] = [variable.value for variable in optimizer.variables]
+            if not optimizer.built:  # a LossScaleOptimizer would make a second scale
+                optimizer.build(model.trainable_variables)
+            averages = getattr(unwrap(optimizer), "averages", [])
+            parts["averages"] = [average.value for average in averages]
+            parts["optimizer"] = [variable.value for variable in optimizer.variables if not _is_in(variable, averages)]
         self._parts, self._partial = parts, optimizer is None
+        self._averages = tf.train.Checkpoint(averages=[variable.value for variable in model.trainable_variables])
         self._checkpoint = tf.train.Checkpoint(step=self.step, total_steps=self.total_steps, **parts)
         # One thread, which the scope of no strategy reaches: a variable that is made there lies in the host's memory.
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
@@ -109,6 +118,8 @@ class Checkpoints:
             logger.warning("%s. Saving step %d", error, self.step)
             wait = True
         path = self.folder / f"ckpt-{int(self.step)}"
+        if not self.writes:
+            return str(path)
         values = self._writer.submit(self._copy_values).result()
         about = {
             "step": int(self.step),
@@ -151,6 +162,7 @@ class Checkpoints:
                 status = self._checkpoint.read(str(path / STATE))
                 if self._partial:
                     status.assert_existing_objects_matched().expect_partial()
+                    self._averages.read(str(path / STATE)).expect_partial()  # where there are any
                 else:
                     status.assert_consumed()
                 return True
@@ -273,6 +285,10 @@ class Number(tf.train.experimental.PythonState):
     def deserialize(self, string_value):
         """Sets it to what a checkpoint holds."""
         self._value = int(string_value)
+
+
+def _is_in(variable, variables):
+    return any(variable is other for other in variables)
 
 
 def _is_whole(path):

@@ -4,13 +4,18 @@ A further kind is a line in DEVICES, with the place where its figures stand.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import time
 
+import keras
 import tensorflow as tf
 
 from tf_llm.contracts import UserError
+
+SMALLEST, LARGEST = 512, 8_192  # sides of the matrices whose products are timed
+LONG = 0.2  # seconds that one of them may take
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,14 +107,48 @@ def find_device(name, seconds=1.0):
     return DEVICES[name]
 
 
-def measure_matmul_peak(dtype, seconds=1.0, size=1_024):
+def list_devices(strategy):
+    """Names of the devices of this process on which a strategy trains."""
+    try:
+        return list(strategy.extended.worker_devices)
+    except RuntimeError:  # TensorFlow's default strategy, which leaves it to each op
+        return [(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU"))[0].name]
+
+
+def measure_peak(strategy, precision):
+    """FLOP/s that all devices of a strategy together reach in matrix products under a Keras dtype policy.
+
+    One device of this process is measured, once, for less than a second. 0.0 for a TPU: TensorFlow compiles for it, and
+    what is published is what it reaches.
+    """
+    devices = list_devices(strategy)
+    if "TPU" in devices[0].upper():
+        return 0.0
+    one = _measure_device(devices[0], keras.DTypePolicy(precision).compute_dtype)
+    processes = strategy.num_replicas_in_sync // len(devices)
+    # Logical CPUs share the cores of one machine, which all worked in the measurement.
+    return one * (processes if "CPU" in devices[0].upper() else strategy.num_replicas_in_sync)
+
+
+@functools.cache
+def _measure_device(device, dtype):
+    """The best rate of products that grow until a larger one would take long: small ones do not fill a GPU."""
+    best, size = 0.0, SMALLEST
+    while size <= LARGEST and 2 * size**3 <= LONG * (best or math.inf):
+        best = max(best, measure_matmul_peak(dtype, seconds=0.15, size=size, device=device))
+        size *= 2
+    return best
+
+
+def measure_matmul_peak(dtype, seconds=1.0, size=1_024, device=None):
     """FLOP/s that TensorFlow reaches here in a product of two square matrices: the best of all in so many seconds."""
-    left, right = (tf.cast(tf.random.stateless_normal((size, size), (0, seed)), dtype) for seed in (1, 2))
-    best, started = math.inf, time.perf_counter()
-    multiply = tf.function(lambda: tf.reduce_sum(tf.matmul(left, right)[0]))
-    multiply().numpy()
-    while time.perf_counter() - started < seconds or best == math.inf:
-        before = time.perf_counter()
-        multiply().numpy()  # waits for the product
-        best = min(best, time.perf_counter() - before)
+    with tf.device(device):
+        left, right = (tf.cast(tf.random.stateless_normal((size, size), (0, seed)), dtype) for seed in (1, 2))
+        best, started = math.inf, time.perf_counter()
+        multiply = tf.function(lambda: tf.reduce_sum(tf.matmul(left, right)[0]))
+        multiply().numpy()
+        while time.perf_counter() - started < seconds or best == math.inf:
+            before = time.perf_counter()
+            multiply().numpy()  # waits for the product
+            best = min(best, time.perf_counter() - before)
     return 2 * size**3 / best

@@ -71,10 +71,7 @@ def build_workers():
 
     The one with index 0 is the chief.
     """
-    try:
-        workers = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {}).get("worker", [])
-    except (ValueError, AttributeError):
-        workers = []
+    workers = _read_cluster().get("cluster", {}).get("worker", [])
     if not workers:
         raise UserError(
             'strategy expected the environment variable TF_CONFIG to name workers, as in {"cluster": {"worker": '
@@ -90,6 +87,33 @@ def build_workers():
         ) from error
 
 
+def is_chief(name):
+    """Whether this process prepares, writes and reports for all: all do but those that TF_CONFIG calls another worker.
+
+    Args:
+        name: as for `strategy`. TensorFlow is not asked anything, so this may come before it.
+    """
+    return name != "workers" or _read_cluster().get("task", {}).get("index", 0) == 0
+
+
+def build_mean(strategy):
+    """A function of a number that returns its mean over all workers: the same on each, so that all may decide by it.
+
+    Each of them has to call it equally often. Where there are no workers, the mean is the number itself.
+
+    >>> build_mean(strategy("cpu"))(2.5)
+    2.5
+    """
+    if not strategy.extended._in_multi_worker_mode():
+        return float
+
+    @tf.function
+    def reduce(number):
+        return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(tf.identity, args=(number,)), axis=None)
+
+    return lambda number: float(reduce(tf.constant(number, tf.float32)))
+
+
 def build_tpu():
     """Trains on the TPU of this machine (Colab and TPU virtual machines: `tpu="local"`)."""
     try:
@@ -102,6 +126,15 @@ def build_tpu():
             "where there is one, or choose 'auto'"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _read_cluster():
+    """What TF_CONFIG says; an empty dictionary where it says nothing that can be read."""
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    except ValueError:
+        return {}
+    return cluster if isinstance(cluster, dict) else {}
 
 
 STRATEGIES = {

@@ -46,8 +46,11 @@ class Guard:
             return math.inf
         return self.spike_factor * statistics.median(self._latest)
 
-    def judge(self, step, loss, applied):
+    def judge(self, step, loss, applied, overflowed=False):
         """Takes note of a step that was applied, or passed over.
+
+        Where it `overflowed`, the range of float16 is to blame and a smaller loss scale mends it: that is no sign of
+        a run that diverges, and is not counted among those in a row.
 
         Raises:
             DivergenceError: it is the last of too many that were passed over in a row.
@@ -57,6 +60,9 @@ class Guard:
             self._in_a_row = 0
             return
         self.skipped += 1
+        if overflowed:
+            logger.info("step %d: gradients overflowed in float16. Its update is left out, the loss scale halved", step)
+            return
         self._in_a_row += 1
         reason = f"a loss of at most {self.limit:.3g}" if math.isfinite(loss) else "a finite loss"
         reason = "finite gradients" if math.isfinite(loss) and loss <= self.limit else reason

@@ -34,6 +34,7 @@ class TrainingConfig:
     clip_norm: float = 0.0  # global norm to which gradients are cut; 0 cuts nothing
     label_smoothing: float = 0.0  # share of each target that the other tokens get; what is reported stays unsmoothed
     z_loss: float = 0.0  # times the square of log Σ exp of the logits, which keeps them near 0 (PaLM has 1e-4)
+    ema_decay: float = 0.0  # of a running mean of the weights, which is then what is scored and used; 0 keeps none
     start_from_frequencies: bool = False  # whether the output's biases begin as the frequencies of the tokens
     batch_size: int = 16  # rows of a batch over all devices, and all parts of it
     accumulation: int = 1  # parts of a batch that a device computes one behind the other, for want of memory
@@ -46,6 +47,7 @@ class TrainingConfig:
     log_seconds: float = 10.0  # between two lines of progress
     evaluate_seconds: float = 40.0  # between two validations
     checkpoint_seconds: float = 60.0  # between two checkpoints
+    profile_steps: int = 0  # steps, behind the first ten, of which a profile is made for TensorBoard
 
     def __post_init__(self):
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
@@ -53,12 +55,13 @@ class TrainingConfig:
         self._check("learning_rate", "a finite number above 0", lambda value: 0 < value < math.inf)
         for name in ("batch_size", "accumulation", "unsound_steps"):
             self._check(name, "a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
-        for name in ("warmup_steps", "steps"):
+        for name in ("warmup_steps", "steps", "profile_steps"):
             self._check(name, "a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)
         self._check("spike_factor", "0 or a number above 1", lambda value: value == 0 or value > 1)
         for name in ("weight_decay", "clip_norm", "z_loss", "seconds"):
             self._check(name, "a finite number of at least 0", lambda value: 0 <= value < math.inf)
-        self._check("label_smoothing", "a share in [0, 1)", lambda value: 0 <= value < 1)
+        for name in ("label_smoothing", "ema_decay"):
+            self._check(name, "a share in [0, 1)", lambda value: 0 <= value < 1)
         for name in ("log_seconds", "evaluate_seconds", "checkpoint_seconds"):  # infinity is never
             self._check(name, "a number of at least 0", lambda value: value >= 0)
         self._check("seed", "a whole number in [0, 2**32)", lambda value: _is_whole(value) and 0 <= value < 2**32)
@@ -90,13 +93,28 @@ class GuardedUpdates:
     """Mixed into a Keras optimiser: adds up repeated rows of embedding gradients before anything else sees them.
 
     It also says which weights decay, where the optimiser is one that lets them (Keras, left alone, takes all), and it
-    can pass over a step whose gradients are unsound.
+    can pass over a step whose gradients are unsound. With `use_ema` it keeps running means of the weights: after a run
+    of t updates they go back over the last tenth of it, or over the 1 / (1 - ema_momentum) latest, whichever is less.
 
     Attributes:
         sound: inside `guard()`, bool [] in the graph that is being drawn: whether the update is to be made.
     """
 
     sound, _is_guarded = None, False
+
+    @property
+    def averages(self):
+        """The running means, in the order of the weights; none without `use_ema`, or before `build`."""
+        return list(self._model_variables_moving_average) if self.use_ema and self.built else []
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """Inside, the weights are their running means, where these are kept. Not for a replica, and not for a graph."""
+        self._exchange_averages()
+        try:
+            yield
+        finally:
+            self._exchange_averages()
 
     @contextlib.contextmanager
     def guard(self):
@@ -132,16 +150,50 @@ class GuardedUpdates:
 
         tf.cond(self.sound, update, lambda: False) if self._is_guarded else update()
 
+    def _update_model_variables_moving_average(self, trainable_variables):
+        """Keras's own starts from the first update's weights, and would move in a step that is passed over."""
+        done = tf.cast(self.iterations, tf.float32)  # updates before this one
+        share = 1.0 - tf.minimum(self.ema_momentum, done / (done + 9.0))  # as in tf.train.ExponentialMovingAverage
+
+        def move(average, variable):
+            average.assign_add(tf.cast(share, average.dtype) * (variable - average))
+
+        def update(distribution):
+            def update_all():
+                self._update_averages(distribution, move)
+                return True
+
+            tf.cond(self.sound, update_all, lambda: False) if self._is_guarded else update_all()
+
+        tf.__internal__.distribute.interim.maybe_merge_call(update, self._distribution_strategy)
+
+    def _exchange_averages(self):
+        def exchange(average, variable):
+            before = tf.identity(variable)
+            variable.assign(average)
+            average.assign(before)
+
+        self._update_averages(self._distribution_strategy, exchange)
+
+    def _update_averages(self, distribution, change):
+        """Calls change(average, variable) for each weight on each device."""
+        for average, variable in zip(self.averages, self._trainable_variables, strict=False):  # or none
+            distribution.extended.update(average.value, change, args=(variable.value,), group=False)
+
+    @property
+    def weight_decay(self):
+        """As it was given, and 0 for a step that is not sound. (On several devices the step is drawn for all at once,
+        one behind the other: a value that one of them set for a while would be seen by the next.)"""
+        return tf.where(self.sound, self._decay, 0.0) if self._is_guarded and self._decay else self._decay
+
+    @weight_decay.setter
+    def weight_decay(self, decay):
+        self._decay = decay
+
     def _apply_weight_decay(self, variables):
-        decay = self.weight_decay
-        if not decay:  # Keras would multiply every weight by 0 and take that off
-            return
-        if self._is_guarded:
-            self.weight_decay = tf.where(self.sound, decay, 0.0)
-        try:  # that of all optimisers: Keras's Muon has a way of its own, which copies on several devices refuse
+        if self._decay:  # else Keras would multiply every weight by 0 and take that off
+            # That of all optimisers: Keras's Muon has a way of its own, which copies on several devices refuse.
             keras.optimizers.Optimizer._apply_weight_decay(self, variables)
-        finally:
-            self.weight_decay = decay
 
 
 def is_decayed(variable):
@@ -250,7 +302,9 @@ class Muon(GuardedUpdates, keras.optimizers.Muon):
 
 
 # Peak rate -> the optimiser; those in DECAYING take a `weight_decay`, too.
-# "Gradient descent" is stochastic here as everywhere: the gradient of one batch stands for that of the whole corpus.
+# "Gradient descent" is stochastic here as everywhere: the gradient of one batch stands for that of the whole corpus. It
+# is that of the corpus if `batch_size` is the number of its blocks, with as many parts as memory asks for, by
+# `accumulation`, which divides it; see BUILD_NOTES.md.
 OPTIMIZERS = {
     "gradient_descent": SGD,
     "sgd": functools.partial(SGD, momentum=0.9),
@@ -295,8 +349,20 @@ def build_optimizer(config):
     >>> type(build_optimizer(TrainingConfig(optimizer="adagrad"))).__name__
     'Adagrad'
     """
-    decay = {"weight_decay": float(config.weight_decay)} if config.optimizer in DECAYING else {}
-    return OPTIMIZERS[config.optimizer](float(config.learning_rate), **decay)  # Keras refuses whole numbers
+    settings = {"weight_decay": float(config.weight_decay)} if config.optimizer in DECAYING else {}
+    if config.ema_decay:
+        settings |= {"use_ema": True, "ema_momentum": config.ema_decay}
+    return OPTIMIZERS[config.optimizer](float(config.learning_rate), **settings)  # Keras refuses whole numbers
+
+
+def unwrap(optimizer):
+    """The optimiser itself: under mixed_float16 `model.compile` hides it in a LossScaleOptimizer.
+
+    >>> hidden = build_optimizer(TrainingConfig())
+    >>> unwrap(keras.optimizers.LossScaleOptimizer(hidden)) is unwrap(hidden) is hidden
+    True
+    """
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def learning_rate_at(config, step, total_steps):

@@ -8,17 +8,24 @@ part.
 
 What a step reports is plain cross-entropy, whatever it trains on: neither L2 nor smoothed targets move it.
 
+Under mixed_float16 the loss is multiplied with a scale before it is differentiated, and the gradients are divided by it
+behind: small ones would be 0 in float16, which ends at 6e-8 (Micikevicius et al. 2018). Where the scale makes them
+overflow, at 65,504, the step is passed over and the scale halved; behind so many steps without, it is doubled. Keras's
+LossScaleOptimizer, which `model.compile` puts around the optimiser, holds the scale, and its own `fit` uses it; but it
+looks at the gradients of the first device alone, before they are added up.
+
 Glossary: B batch (of one device, or of a part of it), T target length, V vocabulary.
 """
 
 import dataclasses
+import math
 
 import keras
 import tensorflow as tf
 
 from tf_llm.contracts import PAD_ID, SOURCE_IDS, UserError, on_replica
 from tf_llm.training.losses import cross_entropy
-from tf_llm.training.optimizers import GuardedUpdates
+from tf_llm.training.optimizers import GuardedUpdates, unwrap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +78,11 @@ class TrainingStep:
                 f"of {replicas} devices. Received: {config.batch_size}. Change it, or training.accumulation"
             )
         self.model, self.strategy, self.config = model, strategy, config
-        self.optimizer, self.sums = model.optimizer, []
+        self.optimizer, self.sums = unwrap(model.optimizer), []
+        self.scaler = model.optimizer if model.optimizer is not self.optimizer else None
         with strategy.scope():
-            self.optimizer.build(model.trainable_variables)
+            if not model.optimizer.built:  # a LossScaleOptimizer would make a second scale
+                model.optimizer.build(model.trainable_variables)
             if self.parts > 1:  # each device adds up its own
                 shapes = [[4], *(variable.shape for variable in model.trainable_variables)]
                 self.sums = [make_local_zeros(shape) for shape in shapes]
@@ -84,19 +93,42 @@ class TrainingStep:
 
     def _train(self, batch, limit):
         with self.optimizer.guard():
-            return self._add_up(self.strategy.run(self.replica_step, args=(*batch, limit)))
+            return self._rescale(self._add_up(self.strategy.run(self.replica_step, args=(*batch, limit))))
 
     def _train_in_parts(self, batch, limit):
         for part in tf.range(self.parts):
             self.strategy.run(self.replica_accumulate, args=(*batch, part))
         with self.optimizer.guard():
-            return self._add_up(self.strategy.run(self.replica_update, args=(limit,)))
+            return self._rescale(self._add_up(self.strategy.run(self.replica_update, args=(limit,))))
 
     def _evaluate(self, batch):
         return self._add_up(self.strategy.run(self.replica_evaluate, args=batch))
 
     def _add_up(self, per_replica):
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
+
+    def _rescale(self, result):
+        """Moves the loss scale by what came of a step, and returns that. A loss that is not finite is not its fault."""
+        if self.scaler is None:
+            return result
+        scale, steps = self.scaler.dynamic_scale, self.scaler.step_counter  # steps since the scale was moved
+        finite, finite_loss = tf.math.is_finite(result[4]), tf.math.is_finite(result[0])
+        halve = tf.logical_and(finite_loss, tf.logical_not(finite))
+        counted = steps.value + tf.cast(finite, steps.dtype)
+        double = counted >= self.scaler.dynamic_growth_steps
+        scale.assign(scale * tf.where(halve, 0.5, tf.where(double, 2.0, 1.0)))
+        steps.assign(tf.where(tf.logical_or(halve, double), tf.zeros_like(counted), counted))
+        return result
+
+    def overflowed(self, sums):
+        """Whether the step that `sums` come from was passed over because its loss scale, halved now, was too high.
+
+        That mends itself: it may take the 15 steps in which a scale of 32,768 comes down to 1, and only then is it the
+        model that is to blame.
+        """
+        if self.scaler is None or math.isfinite(sums.gradient_norm) or not math.isfinite(sums.nats):
+            return False
+        return bool(self.scaler.dynamic_scale.numpy() >= 1.0)
 
     # === What one device does ===
 
@@ -149,9 +181,13 @@ class TrainingStep:
             objective = tf.reduce_sum(losses * weights) / tf.maximum(tokens, 1.0)
             if self.model.losses:  # L2: once for all devices and parts together, not once for each
                 objective += tf.add_n(self.model.losses) / (self.strategy.num_replicas_in_sync * self.parts)
+            if self.scaler is not None:
+                objective = self.scaler.scale_loss(objective)
         variables = [variable.value for variable in self.model.trainable_variables]
         gradients = tape.gradient(objective, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # repeated embedding rows are added up
+        if self.scaler is not None:  # the scale is a power of two, so nothing is rounded
+            gradients = [gradient / self.scaler.dynamic_scale.value for gradient in gradients]
         # No second softmax over the vocabulary: the plain part of a `SmoothedCrossentropy` is made of the very nodes
         # that this is made of, of which TensorFlow keeps one each.
         nats = losses if plain else cross_entropy(targets, logits)
@@ -192,19 +228,20 @@ def make_local_zeros(shape):
 
 def check_compiled(model, config):
     """Refuses a model that was compiled with other means than the config's."""
-    # Keras's own optimisers would add up over the devices what is added up already; under mixed_float16 Keras hides
-    # the optimiser in a LossScaleOptimizer, which would divide by a scale that nobody multiplied with.
-    optimizer, loss = getattr(model, "optimizer", None), getattr(model, "loss", None)
+    # Keras's own optimisers would add up over the devices what is added up already.
+    optimizer, loss = unwrap(getattr(model, "optimizer", None)), getattr(model, "loss", None)
     if not isinstance(optimizer, GuardedUpdates) or not isinstance(loss, keras.losses.Loss):
         raise UserError(
             "expected a model compiled with an optimiser of tf_llm and a loss object. Received: "
             f"optimizer={type(optimizer).__name__}, loss={loss!r}. Call model.compile(optimizer="
-            "build_optimizer(…), loss=build_loss(…)), in float32 or mixed_bfloat16"
+            "build_optimizer(…), loss=build_loss(…))"
         )
-    for name in ("label_smoothing", "z_loss"):
-        compiled, wanted = getattr(loss, name, 0.0), getattr(config, name)
-        if compiled != wanted:
+    compiled = {name: getattr(loss, name, 0.0) for name in ("label_smoothing", "z_loss")}
+    compiled["ema_decay"] = optimizer.ema_momentum if optimizer.use_ema else 0.0
+    for name, received in compiled.items():
+        wanted = getattr(config, name)
+        if received != wanted:
             raise UserError(
-                f"expected a model compiled with a {name} of {wanted}. Received: {compiled}. "
-                "Call model.compile(…, loss=build_loss(config))"
+                f"expected a model compiled with {name}={wanted}. Received: {received}. "
+                "Call model.compile(optimizer=build_optimizer(config), loss=build_loss(config))"
             )

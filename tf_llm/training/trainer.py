@@ -3,16 +3,19 @@
 `model.compile` and `model.fit` work on these models as on any Keras model. The loop here does what `fit` cannot: its
 step gives the same numbers on one device and on many (step.py); it passes over a step that would do harm (guard.py); it
 stops when it is asked to (interruptions.py), and goes on from there as if nothing had been; it plans by the clock.
+
+Several workers run this loop side by side, and each step needs all of them. So whatever decides on what comes next is
+the same on each: the sums of a step, the mean of the times it took, whether any of them was asked to stop.
 """
 
 import logging
 import math
-import time
 
 import numpy as np
 import tensorflow as tf
 
 from tf_llm.training.clock import Clock
+from tf_llm.training.distribution import build_mean
 from tf_llm.training.guard import DivergenceError, Guard
 from tf_llm.training.interruptions import Interruptions
 from tf_llm.training.optimizers import learning_rate_at
@@ -37,12 +40,17 @@ class Trainer:
     def __init__(self, model, strategy, config):
         self.model, self.strategy, self.config = model, strategy, config
         self.step = TrainingStep(model, strategy, config)
+        self.mean_of_workers = build_mean(strategy)
 
     def evaluate(self, batches):
-        """`Sums` over a finite dataset of batches. Rows whose weights are all 0 count for nothing."""
+        """`Sums` over a finite dataset of batches. Rows whose weights are all 0 count for nothing.
+
+        Where running means of the weights are kept (`ema_decay`), it is these that are scored.
+        """
         total = np.zeros(4)
-        for batch in self.strategy.experimental_distribute_dataset(batches):
-            total += self.step.evaluate(batch).numpy()
+        with self.step.optimizer.averaged():
+            for batch in self.strategy.experimental_distribute_dataset(batches):
+                total += self.step.evaluate(batch).numpy()
         return Sums(*total.tolist())
 
     def train(self, make_batches, checkpoints, observer, evaluate):
@@ -69,20 +77,22 @@ class Trainer:
         if resumed:
             logger.info("resuming at step %d of %s", first, total or "a number still to be planned")
         batches = iter(self.strategy.experimental_distribute_dataset(make_batches(first)))
-        clock, saved, evaluated = Clock(), time.monotonic(), time.monotonic()
+        clock, saved, evaluated, interrupted = Clock(), 0.0, 0.0, False
         guard, step = Guard(config.spike_factor, config.unsound_steps), first
         next_plan = math.inf if total else first + clock.steps_until_planned
         observer.start(step, total)
         with Interruptions() as interruptions:
-            while (not total or step < total) and not interruptions.received:
+            while (not total or step < total) and not interrupted:
                 if step >= next_plan or (not total and clock.total > config.seconds):
                     total, next_plan = step + clock.plan(config.seconds), step + STEPS_OF_A_PLAN
                     observer.start(step, total)
                 clock.start()
+                batch = next(batches)
+                clock.receive()
                 learning_rate = learning_rate_at(config, step, total)
                 self.model.optimizer.learning_rate.assign(learning_rate)
-                sums = Sums(*self.step.train(next(batches), tf.constant(guard.limit, tf.float32)).numpy().tolist())
-                clock.stop()
+                sums = Sums(*self.step.train(batch, tf.constant(guard.limit, tf.float32)).numpy().tolist())
+                clock.add(self.mean_of_workers(clock.elapsed()))
                 self._judge(guard, step, sums, checkpoints)
                 step += 1
                 checkpoints.step.assign(step)
@@ -92,20 +102,21 @@ class Trainer:
                     logger.warning("the machine became slower than planned: stopping at step %d of %d", step, total)
                     break
                 validation_loss = None
-                if time.monotonic() - evaluated > config.evaluate_seconds and step < total:
+                if clock.total - evaluated > config.evaluate_seconds and step < total:
                     validation = evaluate()
                     observer.validation(step, validation)
-                    evaluated, validation_loss = time.monotonic(), validation.loss
-                due = validation_loss is not None or time.monotonic() - saved > config.checkpoint_seconds
+                    evaluated, validation_loss = clock.total, validation.loss
+                due = validation_loss is not None or clock.total - saved > config.checkpoint_seconds
                 if due and step < total:
                     checkpoints.save(validation_loss, wait=False)
-                    saved = time.monotonic()
+                    saved = clock.total
+                interrupted = self.mean_of_workers(interruptions.received is not None) > 0
             if step > first:
                 checkpoints.save()
             checkpoints.wait()
         if guard.skipped:
             logger.warning("%d of %d steps were passed over", guard.skipped, step - first)
-        if interruptions.received:
+        if interrupted:
             logger.warning("interrupted: saved step %d; the same command goes on from there", step)
             interruptions.end()
         return clock
@@ -113,7 +124,7 @@ class Trainer:
     def _judge(self, guard, step, sums, checkpoints):
         """Lets the guard look at a step, and says where a run that diverged left off."""
         try:
-            guard.judge(step, sums.loss, applied=sums.applied > 0.5)
+            guard.judge(step, sums.loss, applied=sums.applied > 0.5, overflowed=self.step.overflowed(sums))
         except DivergenceError as error:
             checkpoints.wait()
             raise DivergenceError(f"{error}; the last good checkpoint: {checkpoints.newest or 'none'}") from None
