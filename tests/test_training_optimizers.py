@@ -14,12 +14,11 @@ from tf_llm.training import optimizers
 from tf_llm.training.optimizers import (
     DECAYING,
     OPTIMIZERS,
-    SCHEDULES,
     TrainingConfig,
     build_optimizer,
     is_decayed,
-    learning_rate_at,
 )
+from tf_llm.training.schedules import SCHEDULES, learning_rate_at
 
 STOCK = {
     "gradient_descent": lambda rate: keras.optimizers.SGD(rate),
@@ -40,9 +39,10 @@ STOCK["adamw_rms"] = OPTIMIZERS["adamw_rms"]
 INDIFFERENT = ("gradient_descent", "sgd", "lion", "adamw_rms")
 
 
-def test_docstring_examples():
-    result = doctest.testmod(optimizers, extraglobs={"np": np})
-    assert result.attempted >= 5 and result.failed == 0
+@pytest.mark.parametrize(("module", "examples"), [(optimizers, 3), (schedules, 5)])
+def test_docstring_examples(module, examples):
+    result = doctest.testmod(module, extraglobs={"np": np})
+    assert result.attempted >= examples and result.failed == 0
 
 
 # === Repeated rows of an embedding gradient ===
