@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_llm.model.config import ModelConfig
 from tf_llm.model.encoder_decoder import build_model
-from tf_llm.training import optimizers
+from tf_llm.training import optimizers, schedules
 from tf_llm.training.optimizers import (
     DECAYING,
     OPTIMIZERS,
