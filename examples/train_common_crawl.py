@@ -6,7 +6,8 @@
 
 Pages come from Common Crawl where it answers, else from the documentation that is installed with this Python. At the
 end you see the validation loss beside a unigram and a bigram baseline, three continuations, and where report.md lies.
-The same command goes on where a run was interrupted. `--helpfull` lists every setting.
+The same command goes on where a run was interrupted. `--dry_run` says beforehand what it would take, `--helpfull` lists
+every setting.
 """
 
 import os
@@ -18,20 +19,27 @@ from absl import flags
 
 import tf_llm
 import tf_llm.flags
+from tf_llm.banner import describe_run
 from tf_llm.evaluation.report import format_table, tabulate_models
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/article", "The folder of the run: shards, checkpoints, report.")
 DATA = flags.DEFINE_string("data", None, "The folder of the token shards; by default the run's own.")
-STRATEGY = flags.DEFINE_string("strategy", "auto", "Devices: auto, cpu, gpu, mirrored or tpu.")
+STRATEGY = flags.DEFINE_string("strategy", "auto", "Devices: auto, cpu, gpu, mirrored, workers or tpu.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done, memory and time; read, write, train nothing.")
 tf_llm.flags.define_flags()
 
 
 def main():
-    run = tf_llm.flags.build_run()
+    run, origins = tf_llm.flags.build_run(), tf_llm.flags.find_origins()
     workdir = Path(WORKDIR.value)
+    data = DATA.value or workdir / "data"
+    if DRY_RUN.value:
+        print(describe_run(run, tf_llm.strategy(STRATEGY.value), workdir, data, origins))
+        return
 
     # Pages become documents, documents become shards of token ids.
-    shards = tf_llm.prepare(tf_llm.flags.build_source(), run, DATA.value or workdir / "data")
+    is_chief = tf_llm.is_chief(STRATEGY.value)  # of several workers the first prepares and writes, for all
+    shards = tf_llm.prepare(tf_llm.flags.build_source(), run, data, wait=not is_chief)
 
     # The model, compiled as in the article.
     keras.utils.set_random_seed(run.training.seed)
@@ -44,7 +52,7 @@ def main():
             weighted_metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         )
         model.summary()
-        summary = tf_llm.train(model, shards, run, workdir)
+        summary = tf_llm.train(model, shards, run, workdir, origins)
 
     print(format_table(*tabulate_models(summary)))
     print(f"\nThe report, with a plot, three continuations and what to try next: {workdir}/report.md")

@@ -70,6 +70,29 @@ def test_pages_become_a_trained_model_and_a_report(finished):
     assert "| this model, `article` |" in result.stdout and f"{workdir}/report.md" in result.stdout
 
 
+def test_a_run_says_what_it_is_about_to_do_and_where_it_stands(finished):
+    _, result = finished
+    assert re.search(r"^ +model\.d_model +32 +--model\.d_model, in place of 256$", result.stderr, re.MULTILINE)
+    assert re.search(
+        r"^devices +1 × CPU of \d+ cores .* measured; mfu is the share a step reaches$", result.stderr, re.M
+    )
+    figures = r"loss [\d.]+ \| perplexity [\d,]+ \| accuracy [\d.]+% \| bpb [\d.]+"
+    speed = r"lr 3\.00e-03 \| dt [\d.]+ m?s \| [\d,]+ tokens/s \| mfu [\d.]+% \| eta 0:00"
+    for line in (rf"{figures} \| {speed}", rf"validation \| {figures}"):
+        assert re.search(rf"^step 00150/00150 \(100\.0%\) \| {line}$", result.stderr, re.MULTILINE)
+
+
+def test_a_dry_run_says_the_same_and_touches_nothing(finished, tmp_path):
+    _, result = finished
+    arguments = ["--training.steps=150", "--training.learning_rate=0.003"]
+    dry = launch("--dry_run", "--warc=not/there.warc.gz", f"--workdir={tmp_path / 'run'}", *SMALL, *arguments)
+    assert dry.returncode == 0, dry.stderr
+    assert not list(tmp_path.iterdir())
+    costs = r"^(?:recipe|parameters|a step|memory|checkpoint) .*|^ {13}.*"
+    assert re.findall(costs, dry.stdout, re.MULTILINE) == re.findall(costs, result.stderr, re.MULTILINE)
+    assert re.search(r"^time +150 steps, .* a step if mfu is 30%, as is usual, .* in all$", dry.stdout, re.MULTILINE)
+
+
 def test_a_finished_run_writes_text_in_another_process(finished):
     workdir, _ = finished
     code = f"import tf_llm; print(tf_llm.Generator.load({str(workdir)!r})('The old kettle finds', max_new_tokens=20))"
@@ -85,6 +108,8 @@ def test_a_finished_run_is_not_trained_again(finished, archive):
     assert result.returncode == 0, result.stderr
     assert "using the shards" in result.stderr and "resuming at step 150 of 150" in result.stderr
     after = json.loads((workdir / "summary.json").read_text())
+    places = [(record["split"], record["step"]) for record in map(json.loads, (workdir / "metrics.jsonl").open())]
+    assert len(places) == len(set(places))  # nothing was noted twice
     assert after["validation_nats_per_token"] == pytest.approx(before["validation_nats_per_token"], abs=1e-6)
 
 
@@ -104,7 +129,7 @@ def test_a_killed_run_goes_on(archive, tmp_path):
         env=environment(),
     ) as process:
         deadline = time.monotonic() + 120
-        while not list((tmp_path / "checkpoints").glob("*.index")) and time.monotonic() < deadline:
+        while not list((tmp_path / "checkpoints").glob("ckpt-*[0-9]")) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "summary.json").exists()
@@ -115,6 +140,16 @@ def test_a_killed_run_goes_on(archive, tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 400
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
+
+
+def test_dropout_speed_ends_with_its_figure():
+    script = REPOSITORY / "examples" / "benchmarks" / "dropout_speed.py"
+    arguments = [sys.executable, str(script), "--quick", "--steps=3"]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment())
+    assert result.returncode in (0, 1), result.stderr  # a busy machine may miss the goal
+    figure = json.loads(result.stdout.splitlines()[-1])
+    assert figure["name"] == "dropout_speed" and figure["holds"] == (figure["value"] >= figure["goal"])
+    assert re.search(r"keras .*\ntf_llm .*\nnone ", result.stdout)
 
 
 def assert_one_line(result, pattern):
@@ -143,3 +178,43 @@ def test_help_names_every_setting():
     result = launch("--helpfull")
     for line in ("--model.num_layers: blocks in the encoder", "--training.learning_rate: ", "--words.stop_words: "):
         assert line in result.stdout
+
+
+@pytest.mark.parametrize("script", ["damaged_checkpoints.py", "strategies_agree.py", "resume_after_kill.py"])
+def test_quick_benchmarks_hold(script):
+    arguments = [sys.executable, str(REPOSITORY / "examples" / "benchmarks" / script), "--quick"]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment())
+    assert result.returncode == 0, result.stderr[-2000:]
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert last["name"] == script.removesuffix(".py") and last["holds"] is True
+
+
+# === plan_training.py ===
+
+
+def plan(*arguments):
+    script = str(REPOSITORY / "examples" / "plan_training.py")
+    return subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, timeout=300, env=environment()
+    )
+
+
+def test_a_plan_says_what_fits_and_what_the_corpus_wants():
+    result = plan("--recipe=best", "--size=base", "--device=a100-80gb", "--devices=256", "--corpus_bytes=1e12")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^batch +2,048 rows .* 8 on a device at a time$", result.stdout, re.MULTILINE)
+    assert re.search(r"^of 80 GB +it fits ", result.stdout, re.MULTILINE)
+    assert "12.5 G  parameters; by 6·N·D, they are trained in 30 days with 78 of these" in result.stdout
+
+
+def test_a_plan_stands_beside_steps_of_this_machine():
+    result = plan("--device=cpu", "--measure", *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert "float32; measured here" in result.stdout
+    assert re.search(
+        r"measured here: [\d.]+ m?s for 8 rows, .* tokens/s: .* of the peak \(planned: 30%\)", result.stdout
+    )
+
+
+def test_a_plan_that_cannot_be_is_a_one_line_error():
+    assert_one_line(plan("--devices=3", "--training.batch_size=64"), "expected a multiple of 3, .* Choose 66")

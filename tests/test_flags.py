@@ -62,6 +62,21 @@ def test_a_size_takes_the_place_of_the_recipes_model_and_leaves_its_lengths():
     assert lengths == (64, 64, 8_003) and run.training == RECIPES["transformer"]().training
 
 
+def test_what_a_flag_set_is_known():
+    parse(
+        "--recipe=best", "--size=tiny", "--training.steps=9", "--tokens=bpe", "--model.d_ff=99", "--nohtml.main_content"
+    )
+    run, origins = tf_llm.flags.build_run(), tf_llm.flags.find_origins()
+    changed, before = flatten(run), flatten(RECIPES["best"]())
+    assert {name for name, value in changed.items() if value != before[name]} <= origins.keys()
+    assert origins["model.d_model"] == origins["training.start_from_frequencies"] == "--size=tiny"
+    for name in ("training.steps", "tokens", "model.d_ff", "html.main_content"):
+        assert origins[name] == f"--{name}"
+    assert "model.source_length" not in origins and "training.seconds" not in origins
+    parse()
+    assert tf_llm.flags.find_origins() == {}
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_takes_a_model_by_name(recipe):
     parse(f"--recipe={recipe}", "--size=base")  # which has no biases in its output that could begin as frequencies

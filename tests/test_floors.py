@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tf_llm"
 FLOORS = {
     **dict.fromkeys(["contracts", "files"], 0),
     **dict.fromkeys(["crawl", "text", "data", "model", "training", "decoding", "evaluation"], 1),
-    **dict.fromkeys(["prepare", "config", "recipes", "hub", "load", "load_tf_models", "run"], 2),
+    **dict.fromkeys(["prepare", "config", "recipes", "hub", "load", "load_tf_models", "banner", "run"], 2),
     "apps": 3,
     **dict.fromkeys(["__init__", "flags", "cli"], 4),
 }
@@ -24,7 +24,8 @@ SECOND = {
     "hub": set(),
     "load": {"config", "hub"},
     "load_tf_models": set(),
-    "run": {"config", "load"},
+    "banner": {"config", "recipes"},
+    "run": {"banner", "config", "load"},
 }
 # The package itself names its parts, some of which are imported when they are asked for.
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

@@ -17,6 +17,7 @@ from keras import ops
 import tf_llm.model
 from tf_llm.model import encoder_decoder
 from tf_llm.model.config import ModelConfig
+from tf_llm.model.dropout import Dropout
 from tf_llm.model.encoder_decoder import PRECISIONS, EncoderDecoder, build_model, use_dtype_policy
 
 PARTS = ["input_embedding", "position_embedding", "encoder", "decoder", "output_embedding"]
@@ -126,7 +127,7 @@ def test_defaults_are_the_articles():
     table, dropout, norms = (layer for layer in layers if not isinstance(layer, keras.layers.InputLayer))
     batch_norm, layer_norm = norms.batch_norm, norms.layer_norm
     assert isinstance(table, keras.layers.Embedding)
-    assert isinstance(dropout, keras.layers.Dropout) and dropout.rate == 0.1
+    assert isinstance(dropout, Dropout) and dropout.rate == 0.1
     assert isinstance(batch_norm, keras.layers.BatchNormalization)
     assert isinstance(layer_norm, keras.layers.LayerNormalization) and layer_norm.epsilon == 1e-6
     assert model.get_layer("encoder").output[0].shape == (None, 1, 256)  # one vector of a fixed length

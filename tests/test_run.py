@@ -5,7 +5,9 @@ import json
 import math
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 from archives import write_warc
 
 import tf_llm
@@ -17,6 +19,7 @@ from tf_llm.data.pairs import write_pairs
 from tf_llm.data.shards import ShardConfig
 from tf_llm.recipes import RECIPES
 from tf_llm.text.tokenizers import CharTokenizer
+from tf_llm.training.observe import Observer
 
 
 def vary(run, stage, **changes):
@@ -67,6 +70,35 @@ def test_every_recipe_trains_reports_and_writes(archive, tmp_path, recipe):
     assert (summary["removed_bits_per_byte"] == 0) == (run.tokens == "unigram")
     train_lines = [line for line in map(json.loads, (tmp_path / "metrics.jsonl").open()) if line["split"] == "train"]
     assert all(("bits_per_byte" in line) == (run.objective.kind == "prefix_lm") for line in train_lines)
+    assert all(
+        0 < line["update_ratio"] < 1 and line["mfu"] > 0 and 0 <= line["data_wait_share"] < 1 for line in train_lines
+    )
+
+
+def test_what_is_shown_of_a_run_changes_nothing_of_it(archive, tmp_path, capfd, monkeypatch):
+    """Samples, profiles, looks at the weights and the peak leave weights and dropout masks as they are, bit for bit."""
+    run = shrink(RECIPES["article"]())
+    shards = tf_llm.prepare(Warc(archive), run, tmp_path / "data")
+    run = vary(run, "training", steps=13, evaluate_seconds=0.0, log_seconds=0.0, checkpoint_seconds=0.0)
+    train(vary(run, "training", profile_steps=2), shards, tmp_path / "shown")
+    error = capfd.readouterr().err
+    places = [error.index(part) for part in ("recipe       article, ", "\nfolder ", "step 00001/00013 (7.7%) | loss ")]
+    assert places == sorted(places)
+    assert list((tmp_path / "shown" / "tensorboard").glob("plugins/profile/*/*.xplane.pb"))
+
+    for name in ("start", "step", "validation"):
+        monkeypatch.setattr(Observer, name, lambda *_: None)
+    monkeypatch.setattr("tf_llm.run.measure_peak", lambda *_: 0.0)
+    monkeypatch.setattr("tf_llm.run.write_report", lambda *_: None)
+    train(run, shards, tmp_path / "silent")
+    shown, silent = (
+        tf.train.load_checkpoint(str(tmp_path / folder / "checkpoints" / "ckpt-13" / "state"))
+        for folder in ("shown", "silent")
+    )
+    names = shown.get_variable_to_shape_map()
+    assert names == silent.get_variable_to_shape_map() and len(names) > 50
+    for name in names:
+        np.testing.assert_array_equal(shown.get_tensor(name), silent.get_tensor(name))
 
 
 @pytest.mark.parametrize("architecture", ["rnn", "cnn"])

@@ -16,7 +16,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_training_trainer import VOCABULARY, Notes, build_tiny_model, make_tiny_batches, train, weights_of
+from test_training_trainer import (
+    VOCABULARY,
+    Notes,
+    build_tiny_model,
+    make_tiny_batches,
+    take_step,
+    train,
+    weights_of,
+)
 
 from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, UserError
 from tf_llm.training import distribution
@@ -43,7 +51,7 @@ def _difference(left, right):
 def _compare_training(folder, devices, **settings):
     """Six steps on each: how far weights and sums are apart in the end, and how far the weights went."""
     config = TrainingConfig(**{"learning_rate": 0.05, "steps": 6, **settings})
-    weights, sums, moved, evaluated = [], [], [], []
+    weights, sums, moved, evaluated, averages = [], [], [], [], []
     for name, chosen in devices.items():
         trainer, checkpoints, notes = _build(chosen, config, folder / name, dropout=0.0, output_l2=0.1)
         before = weights_of(trainer)
@@ -53,12 +61,71 @@ def _compare_training(folder, devices, **settings):
         sums.append(np.array([[step.nats, step.correct, step.tokens, step.source_tokens] for step in notes.sums]))
         total = trainer.evaluate(make_tiny_batches().take(3))
         evaluated.append(np.array([total.nats, total.correct, total.tokens]))
+        averages.append([average.numpy() for average in trainer.step.optimizer.averages])
     return {
+        "averages": _difference(*averages) if config.ema_decay else 0.0,
         "weights": _difference(*weights),
         "sums": _difference(*sums),
         "evaluated": _difference(*evaluated),
         "moved": min(moved),
     }
+
+
+def _compare_float16(folder, devices):
+    """Ten steps in float16 from a scale that is too high: the scale, what was applied, weights and running means."""
+    keras.config.set_dtype_policy("mixed_float16")
+    results = []
+    for name, chosen in devices.items():
+        config = TrainingConfig(learning_rate=0.05, steps=10, ema_decay=0.9, unsound_steps=2)
+        trainer, checkpoints, notes = _build(chosen, config, folder / name, dropout=0.0)
+        trainer.step.scaler.dynamic_growth_steps = 3
+        trainer.step.scaler.dynamic_scale.assign(2.0**22)
+        train(trainer, checkpoints, notes)
+        learned = [*trainer.model.trainable_variables, *trainer.step.optimizer.averages]
+        results.append(
+            (
+                float(trainer.step.scaler.dynamic_scale.numpy()),
+                [sums.applied for sums in notes.sums],
+                [sums.loss for sums in notes.sums],
+                [variable.numpy() for variable in learned],
+            )
+        )
+    keras.config.set_dtype_policy("float32")
+    scales, applied, losses, weights = zip(*results, strict=True)
+    return {
+        "scales": scales,
+        "applied": applied,
+        "losses": _difference(*([np.array(loss)] for loss in losses)),
+        "weights": _difference(*weights),
+    }
+
+
+def _overflow_on_one_device(folder, chosen):
+    """One row of the second device has a loss whose slope no float16 holds: how far all that learns goes."""
+    keras.config.set_dtype_policy("mixed_float16")
+    trainer, _, _ = _build(chosen, TrainingConfig(ema_decay=0.9), folder / "overflow", dropout=0.0)
+    keras.config.set_dtype_policy("float32")
+    features, targets, weights = next(iter(make_tiny_batches()))
+    row = tf.range(len(weights)) == len(weights) - 1
+    steep = weights * tf.where(row, 1e6, 1.0)[:, None]
+    results = []
+    for row_weights in (weights, steep):
+        before = _learned(trainer)
+        (batch,) = chosen.experimental_distribute_dataset(
+            tf.data.Dataset.from_tensors((features, targets, row_weights))
+        )
+        trainer.step.scaler.dynamic_scale.assign(2.0**20 if row_weights is steep else 2.0**10)
+        applied = float(take_step(trainer, batch)[5])
+        results.append(
+            (applied, _difference(before, _learned(trainer)), float(trainer.step.scaler.dynamic_scale.numpy()))
+        )
+    return results
+
+
+def _learned(trainer):
+    """Every device's copies of all that learns."""
+    variables = [*trainer.model.trainable_variables, *trainer.step.optimizer.variables]
+    return [copy.numpy() for v in variables for copy in getattr(v.value, "values", [v.value])]
 
 
 def _compare_fit(devices):
@@ -70,23 +137,47 @@ def _compare_fit(devices):
         with chosen.scope():
             model = build_tiny_model(config, dropout=0.0, output_l2=0.1)
         trainer = Trainer(model, chosen, config)
-        trainer.train_step(next(iter(chosen.experimental_distribute_dataset(make_tiny_batches()))))
+        take_step(trainer, next(iter(chosen.experimental_distribute_dataset(make_tiny_batches()))))
         features = {SOURCE_IDS: ids[:, :4], DECODER_IDS: ids[:, 4:]}
         model.fit(features, ids[:, 4:], batch_size=8, shuffle=False, verbose=0)
         weights.append([variable.numpy() for variable in model.trainable_variables])
     return {"weights": _difference(*weights)}
 
 
+def _pass_over(folder, chosen):
+    """How far weights and optimiser go in a step in which one device of two has gradients that are not finite."""
+    trainer, _, _ = _build(chosen, TrainingConfig(optimizer="adamw", weight_decay=0.1), folder / "unsound")
+    features, targets, weights = next(iter(make_tiny_batches()))
+    spoilt = weights * tf.where(tf.range(len(weights)) == 0, float("inf"), 1.0)[:, None]  # a row of the first device
+    moved, applied = [], []
+    for row_weights in (weights, spoilt, weights):
+        batches = tf.data.Dataset.from_tensors((features, targets, row_weights))
+        before = weights_of(trainer)
+        (batch,) = chosen.experimental_distribute_dataset(batches)
+        applied.append(float(take_step(trainer, batch)[5]))
+        learned = [variable.trainable for variable in trainer.model.variables] + [True] * 99
+        after = weights_of(trainer)
+        moved.append(_difference(*([v for v, kept in zip(w, learned, strict=False) if kept] for w in (before, after))))
+    return {"applied": applied, "moved": moved}
+
+
 def _resume(folder, chosen):
-    """Dropout on: ten steps at once, and five, then five more by objects that know nothing but the folder."""
+    """Dropout on, running means kept: ten steps at once, and five, then five more by objects that know the folder."""
     results = {}
     for name, parts in {"whole": (10,), "halves": (5, 10)}.items():
         for seed, steps in enumerate(parts):
-            config = TrainingConfig(learning_rate=0.05, steps=steps)
+            config = TrainingConfig(learning_rate=0.05, steps=steps, ema_decay=0.9)
             trainer, checkpoints, notes = _build(chosen, config, folder / name, seed=99 * seed)
             train(trainer, checkpoints, notes)
         results[name] = weights_of(trainer)
-    return {"weights": _difference(*results.values()), "steps": notes.steps}
+    trainer.model.optimizer.finalize_variable_values(trainer.model.trainable_variables)
+    means = [average.numpy() for average in trainer.step.optimizer.averages for _ in range(2)]
+    copies = [copy.numpy() for variable in trainer.model.trainable_variables for copy in variable.value.values]
+    return {
+        "weights": _difference(*results.values()),
+        "steps": notes.steps,
+        "copies": _difference(copies, means),
+    }
 
 
 def main(folder):
@@ -105,17 +196,31 @@ def main(folder):
     }
     compared |= {
         optimizer: _compare_training(
-            folder / optimizer, devices, optimizer=optimizer, label_smoothing=0.1, **DECAY.get(optimizer, {})
+            folder / optimizer,
+            devices,
+            optimizer=optimizer,
+            label_smoothing=0.1,
+            ema_decay=0.9,
+            **DECAY.get(optimizer, {}),
         )
         for optimizer in ("adamw_rms", "adafactor", "muon")
+    }
+    compared |= {
+        f"{parts} parts": _compare_training(
+            folder / f"{parts}", devices, accumulation=parts, batch_size=8, clip_norm=0.1
+        )
+        for parts in (2, 4)
     }
     print(
         json.dumps(
             {
+                "unsound": _pass_over(folder, devices["mirrored"]),
                 "replicas": [chosen.num_replicas_in_sync for chosen in devices.values()],
                 "training": compared,
                 "fit": _compare_fit(devices),
                 "resume": _resume(folder / "resume", devices["mirrored"]),
+                "float16": _compare_float16(folder / "float16", devices),
+                "overflow": _overflow_on_one_device(folder, devices["mirrored"]),
             }
         )
     )
@@ -144,10 +249,24 @@ def test_two_devices_train_as_one(two_devices, optimizer, clip_norm):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw_rms", "adafactor", "muon"])
-def test_two_devices_train_as_one_with_decay_and_smoothing(two_devices, optimizer):
+def test_two_devices_train_as_one_with_decay_smoothing_and_running_means(two_devices, optimizer):
     difference = two_devices["training"][optimizer]
+    assert difference["averages"] < 1e-5 and difference["evaluated"] < 1e-3
     assert difference["weights"] < 1e-5 and difference["moved"] > 0.005
     assert difference["sums"] < 1e-3
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_two_devices_train_as_one_in_parts(two_devices, parts):
+    difference = two_devices["training"][f"{parts} parts"]
+    assert difference["weights"] < 1e-5 and difference["moved"] > 0.005
+    assert difference["sums"] < 1e-3
+
+
+def test_step_that_is_unsound_on_one_device_is_passed_over_on_both(two_devices):
+    assert two_devices["unsound"]["applied"] == [1.0, 0.0, 1.0]
+    first, second, third = two_devices["unsound"]["moved"]
+    assert second == 0.0 and min(first, third) > 1e-5
 
 
 def test_stock_fit_is_right_behind_a_trainer(two_devices):
@@ -155,7 +274,21 @@ def test_stock_fit_is_right_behind_a_trainer(two_devices):
 
 
 def test_two_devices_resume_bit_for_bit(two_devices):
-    assert two_devices["resume"] == {"weights": 0.0, "steps": [6, 7, 8, 9, 10]}
+    """At the end every device has the running means for weights."""
+    assert two_devices["resume"] == {"weights": 0.0, "steps": [6, 7, 8, 9, 10], "copies": 0.0}
+
+
+def test_two_devices_train_in_float16_as_one(two_devices):
+    """The loss scale comes down and grows in the same steps."""
+    results = two_devices["float16"]
+    assert results["scales"][0] == results["scales"][1] and results["applied"][0] == results["applied"][1]
+    assert 0.0 in results["applied"][0] and 1.0 in results["applied"][0]
+    assert results["losses"] < 5e-3 and results["weights"] < 5e-3
+
+
+def test_overflow_on_one_device_is_passed_over_on_both(two_devices):
+    (first, moved, _), (second, stayed, scale) = two_devices["overflow"]
+    assert (first, second) == (1.0, 0.0) and moved > 1e-5 and stayed == 0.0 and scale == 2.0**19
 
 
 # === Names ===
@@ -172,8 +305,8 @@ def _list_devices(**counts):
 
 
 def test_unknown_strategy():
-    text = "strategy expected one of ['auto', 'cpu', 'gpu', 'mirrored', 'tpu']. Received: 'gpus'. Choose one of them"
-    with pytest.raises(UserError, match=f"^{re.escape(text)}$"):
+    text = "strategy expected one of ['auto', 'cpu', 'gpu', 'mirrored', 'tpu', 'workers']. Received: 'gpus'. Choose one"
+    with pytest.raises(UserError, match=f"^{re.escape(text)}"):
         strategy("gpus")
 
 

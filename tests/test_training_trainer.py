@@ -7,6 +7,7 @@ import functools
 import itertools
 import logging
 import math
+import signal
 import types
 
 import keras
@@ -17,13 +18,16 @@ from keras import ops
 
 from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, UserError
 from tf_llm.training import checkpoints as checkpoints_module
-from tf_llm.training import trainer as trainer_module
+from tf_llm.training import clock as clock_module
 from tf_llm.training.checkpoints import Checkpoints
+from tf_llm.training.guard import DivergenceError
 from tf_llm.training.losses import build_loss
-from tf_llm.training.optimizers import TrainingConfig, build_optimizer, learning_rate_at
-from tf_llm.training.trainer import Sums, Trainer
+from tf_llm.training.optimizers import OPTIMIZERS, TrainingConfig, build_optimizer, learning_rate_at
+from tf_llm.training.step import Sums
+from tf_llm.training.trainer import Trainer
 
 BATCH, SOURCE, TARGET, WIDTH, VOCABULARY = 8, 4, 6, 5, 11
+DECAY = {name: {"weight_decay": 0.1} for name in ("adamw", "adamw_rms", "lion", "muon")}
 
 
 @functools.cache
@@ -92,7 +96,7 @@ def build_run(folder, seed=0, **settings):
     """(trainer, checkpoints, observer) of a fresh process: new objects, other initial weights for another seed."""
     config = TrainingConfig(**{"learning_rate": 0.05, "checkpoint_seconds": 1e9, "evaluate_seconds": 1e9, **settings})
     trainer = build_trainer(config, seed=seed)
-    return trainer, Checkpoints(folder, trainer.model, trainer.optimizer), Notes()
+    return trainer, Checkpoints(folder, trainer.model, trainer.model.optimizer), Notes()
 
 
 def train(trainer, checkpoints, observer):
@@ -100,9 +104,15 @@ def train(trainer, checkpoints, observer):
     return trainer.train(make_tiny_batches, checkpoints, observer, lambda: Sums(1.0, 1.0, 1.0)).total
 
 
+def take_step(trainer, batch=None, limit=math.inf):
+    """One step on a batch, the first one by default: the fields of its `Sums`."""
+    batch = next(iter(make_tiny_batches())) if batch is None else batch
+    return trainer.step.train(batch, tf.constant(limit, tf.float32))
+
+
 def weights_of(trainer):
     """Everything that learns or draws: the model's variables, its seeds among them, and the optimiser's."""
-    return [variable.numpy() for variable in [*trainer.model.variables, *trainer.optimizer.variables]]
+    return [variable.numpy() for variable in [*trainer.model.variables, *trainer.model.optimizer.variables]]
 
 
 def messages(caplog):
@@ -172,7 +182,7 @@ def test_l2_trains_and_is_not_reported():
         config = TrainingConfig(optimizer="gradient_descent", learning_rate=0.1)
         trainer = build_trainer(config, dropout=0.0, output_l2=output_l2)
         before = trainer.model.get_layer("output").kernel.numpy()
-        reported.append(trainer.train_step(next(iter(make_tiny_batches()))).numpy())
+        reported.append(take_step(trainer).numpy()[:4])
         kernels.append(trainer.model.get_layer("output").kernel.numpy())
     np.testing.assert_array_equal(*reported)
     np.testing.assert_allclose(kernels[0] - kernels[1], 0.1 * 2 * 0.5 * before, rtol=1e-4, atol=1e-6)
@@ -184,7 +194,7 @@ def test_smoothing_trains_and_is_not_reported():
         config = TrainingConfig(optimizer="gradient_descent", learning_rate=0.1, label_smoothing=label_smoothing)
         trainer = build_trainer(config, dropout=0.0)
         evaluated.append(dataclasses.astuple(trainer.evaluate(make_tiny_batches().take(2))))
-        reported.append(trainer.train_step(next(iter(make_tiny_batches()))).numpy())
+        reported.append(take_step(trainer).numpy()[:4])
         weights.append(trainer.model.get_layer("output").kernel.numpy())
     np.testing.assert_allclose(*reported, rtol=1e-6)
     np.testing.assert_allclose(*evaluated, rtol=1e-6)
@@ -192,7 +202,7 @@ def test_smoothing_trains_and_is_not_reported():
 
 
 def test_smoothing_that_was_not_compiled_is_refused():
-    with pytest.raises(UserError, match=r"compiled with a label_smoothing of 0\.1\. Received: 0\.0\. Call model\.comp"):
+    with pytest.raises(UserError, match=r"compiled with label_smoothing=0\.1\. Received: 0\.0\. Call model\.comp"):
         Trainer(build_tiny_model(TrainingConfig()), one_cpu(), TrainingConfig(label_smoothing=0.1))
 
 
@@ -202,7 +212,7 @@ def test_gradients_are_cut_to_their_global_norm():
         config = TrainingConfig(optimizer="gradient_descent", learning_rate=1.0, clip_norm=clip_norm)
         trainer = build_trainer(config, dropout=0.0)
         before = [variable.numpy() for variable in trainer.model.trainable_variables]
-        trainer.train_step(next(iter(make_tiny_batches())))
+        take_step(trainer)
         after = [variable.numpy() for variable in trainer.model.trainable_variables]
         updates[clip_norm] = np.concatenate([(old - new).ravel() for old, new in zip(before, after, strict=True)])
     assert np.linalg.norm(updates[0.0]) > 0.1
@@ -220,7 +230,7 @@ def test_logits_in_bfloat16_are_summed_in_float32():
         finally:
             keras.config.set_dtype_policy("float32")
         assert trainer.model.output.dtype == ("bfloat16" if "bfloat16" in precision else "float32")
-        sums[precision] = trainer.train_step(next(iter(make_tiny_batches()))).numpy()
+        sums[precision] = take_step(trainer).numpy()
     assert sums["mixed_bfloat16"].dtype == "float32"
     np.testing.assert_allclose(sums["mixed_bfloat16"][0], sums["float32"][0], rtol=0.01)
 
@@ -241,9 +251,9 @@ LOSS = keras.losses.SparseCategoricalCrossentropy
         (None, "optimizer=NoneType, loss=None"),
         (lambda: (keras.optimizers.Adam(), LOSS(from_logits=True)), "optimizer=Adam, loss=<"),
         (
-            # what Keras makes of an optimiser under mixed_float16
-            lambda: (keras.optimizers.LossScaleOptimizer(build_optimizer(TrainingConfig())), LOSS(from_logits=True)),
-            "optimizer=LossScaleOptimizer, loss=<",
+            # what Keras makes of its own optimiser under mixed_float16
+            lambda: (keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()), LOSS(from_logits=True)),
+            "optimizer=Adam, loss=<",
         ),
         (lambda: (build_optimizer(TrainingConfig()), "mse"), "optimizer=Adam, loss='mse'"),
     ],
@@ -291,28 +301,33 @@ def interrupt_after(step, notes):
     def note(number, *figures):
         keep(number, *figures)
         if number == step:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     notes.step = note
 
 
-def test_interrupted_within_a_step_equals_uninterrupted(tmp_path, caplog):
-    """Ctrl-C lands between the optimiser's step and the loop's own count of it: the step is not done twice."""
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_interrupted_within_a_step_equals_uninterrupted(tmp_path, caplog, number, ends):
+    """The signal lands between the optimiser's step and the loop's own count of it, twice even: the step is counted."""
     whole, checkpoints, notes = build_run(tmp_path / "whole", steps=6)
     train(whole, checkpoints, notes)
     half, checkpoints, notes = build_run(tmp_path / "half", steps=6)
-    step, batches = half.train_step, itertools.count(1)
+    step, batches = half.step.train, itertools.count(1)
 
-    def interrupted_step(batch):
-        sums = step(batch)
+    def interrupted_step(*batch):
+        sums = step(*batch)
         if next(batches) == 3:
-            raise KeyboardInterrupt
+            for _ in range(1 if number == signal.SIGINT else 2):
+                signal.raise_signal(number)
         return sums
 
-    half.train_step = interrupted_step
-    with pytest.raises(KeyboardInterrupt):
+    half.step.train = interrupted_step
+    before = signal.getsignal(number)
+    with pytest.raises(ends) as error:
         train(half, checkpoints, notes)
-    assert messages(caplog) == ["interrupted: saving step 3; the same command goes on from there"]
+    assert number == signal.SIGINT or error.value.code == 75
+    assert signal.getsignal(number) is before
+    assert messages(caplog) == ["interrupted: saved step 3; the same command goes on from there"]
     resumed, checkpoints, notes = build_run(tmp_path / "half", seed=99, steps=6)
     train(resumed, checkpoints, notes)
     assert notes.steps == [4, 5, 6]
@@ -342,106 +357,14 @@ def test_weights_can_be_read_without_the_optimizer(tmp_path):
 
 def test_optimizer_that_was_used_before_the_run(tmp_path):
     trainer, checkpoints, notes = build_run(tmp_path, steps=4)
-    trainer.train_step(next(iter(make_tiny_batches())))
+    take_step(trainer)
     interrupt_after(2, notes)
     with pytest.raises(KeyboardInterrupt):
         train(trainer, checkpoints, notes)
     assert int(checkpoints.step) == 2
 
 
-# === Checkpoints that are damaged or cannot be written ===
-
-
-def _save_three(folder):
-    """Checkpoints of steps 1, 2 and 3, of which two are kept; returns the weights by step."""
-    trainer, checkpoints, _ = build_run(folder)
-    batches = iter(make_tiny_batches())
-    weights = {}
-    for step in (1, 2, 3):
-        trainer.train_step(next(batches))
-        checkpoints.step.assign(step)
-        checkpoints.save()
-        weights[step] = weights_of(trainer)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "checkpoint",
-        *(f"ckpt-{step}.{part}" for step in (2, 3) for part in ("data-00000-of-00001", "index")),
-    ]
-    return weights
-
-
-DAMAGE = {
-    "a byte flipped": lambda content: content[: len(content) // 2] + b"\x55" + content[len(content) // 2 + 1 :],
-    "cut short": lambda content: content[: len(content) // 2],
-    "empty": lambda content: b"",
-    "zeros": lambda content: bytes(len(content)),
-    "gone": None,
-}
-
-
-def _damage(path, kind):
-    path.unlink() if kind == "gone" else path.write_bytes(DAMAGE[kind](path.read_bytes()))
-
-
-@pytest.fixture(scope="module")
-def three_saved(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("three")
-    return folder, _save_three(folder)
-
-
-def _copy(folder, target):
-    target.mkdir()
-    for path in folder.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
-    return target
-
-
-@pytest.mark.parametrize("part", ["data-00000-of-00001", "index"])
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_damaged_newest_falls_back_to_the_one_before(three_saved, tmp_path, part, kind, caplog):
-    folder = _copy(three_saved[0], tmp_path / "copy")
-    _damage(folder / f"ckpt-3.{part}", kind)
-    trainer, checkpoints, _ = build_run(folder, seed=99)
-    assert checkpoints.restore()
-    assert int(checkpoints.step) == 2
-    assert_equal(weights_of(trainer), three_saved[1][2])
-    (message,) = messages(caplog)
-    assert message.startswith(f"checkpoint {folder}/ckpt-3 cannot be read (")
-    assert message.endswith("); trying the one before")
-
-
-def test_all_damaged_is_an_error_and_no_fresh_start(three_saved, tmp_path):
-    folder = _copy(three_saved[0], tmp_path / "copy")
-    for path in folder.glob("*.data*"):
-        _damage(path, "cut short")
-    trainer, checkpoints, notes = build_run(folder)
-    text = r"expected a checkpoint of this model in .*copy. Received: 2 that cannot be read. .* move the folder away"
-    with pytest.raises(UserError, match=text):
-        train(trainer, checkpoints, notes)
-    assert notes.starts == []
-
-
-@pytest.mark.parametrize("kind", ["gone", "cut short", "zeros"])
-def test_tensorflows_list_of_checkpoints_is_not_needed(three_saved, tmp_path, kind):
-    folder = _copy(three_saved[0], tmp_path / "copy")
-    _damage(folder / "checkpoint", kind)
-    trainer, checkpoints, _ = build_run(folder, seed=99)
-    assert checkpoints.restore()
-    assert_equal(weights_of(trainer), three_saved[1][3])
-    checkpoints.step.assign(4)
-    checkpoints.save()
-    assert build_run(folder)[1].restore()
-
-
-@pytest.mark.parametrize("optimizer", [True, False])
-def test_checkpoint_of_another_model_is_an_error(three_saved, optimizer):
-    model = keras.Sequential([keras.Input((2,)), *(keras.layers.Dense(2) for _ in range(9))])
-    model.compile(build_optimizer(TrainingConfig()))
-    with pytest.raises(UserError, match=r"expected a checkpoint of this model .* Go back to the settings"):
-        Checkpoints(three_saved[0], model, model.optimizer if optimizer else None).restore()
-
-
-def test_nothing_to_restore(tmp_path):
-    assert not build_run(tmp_path / "new")[1].restore()
+# === What stops a run ===
 
 
 @contextlib.contextmanager
@@ -456,27 +379,11 @@ def full_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_full_disk_is_an_error_and_the_older_ones_stay(three_saved, tmp_path):
-    folder = _copy(three_saved[0], tmp_path / "copy")
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    checkpoints = build_run(folder)[1]
-    checkpoints.restore()
-    checkpoints.step.assign(4)
-    text = rf"expected to write a checkpoint to {folder}. Received: .+. Free some space .* newest checkpoint: .*ckpt-3$"
-    with full_disk(), pytest.raises(UserError, match=text):
-        checkpoints.save()
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # and no unfinished files
-    checkpoints.save()
-    resumed, checkpoints, _ = build_run(folder, seed=99)
-    assert checkpoints.restore() and int(checkpoints.step) == 4
-    assert_equal(weights_of(resumed), three_saved[1][3])
-
-
 def test_full_disk_in_the_midst_of_a_run(tmp_path):
     trainer, checkpoints, notes = build_run(tmp_path, steps=3, checkpoint_seconds=0.0)
     save, saves = checkpoints.save, itertools.count(1)
 
-    def save_the_second_on_a_full_disk():
+    def save_the_second_on_a_full_disk(*arguments, wait=True):
         with full_disk() if next(saves) == 2 else contextlib.nullcontext():
             return save()
 
@@ -488,32 +395,136 @@ def test_full_disk_in_the_midst_of_a_run(tmp_path):
     assert notes.steps == [2, 3]
 
 
-@pytest.mark.parametrize(
-    "error", [tf.errors.ResourceExhaustedError(None, None, "No space left on device"), OSError(28)]
-)
-def test_whatever_cannot_be_written_is_named(tmp_path, monkeypatch, error):
-    checkpoints = build_run(tmp_path)[1]
-
-    def save(**_):
-        raise error
-
-    monkeypatch.setattr(checkpoints._manager, "save", save)
-    with pytest.raises(UserError, match=r"Received: (No space|28|OSError).*; the newest checkpoint: none$"):
-        checkpoints.save()
+# === Steps that would do harm ===
 
 
-def test_loss_that_is_no_number_stops_the_run_unsaved(tmp_path):
-    trainer, checkpoints, notes = build_run(tmp_path, steps=3)
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_gradients_that_are_not_finite_leave_everything_as_it_was(optimizer):
+    trainer = build_trainer(TrainingConfig(optimizer=optimizer, learning_rate=0.05, **DECAY.get(optimizer, {})))
+    take_step(trainer)
+    learned = [*trainer.model.trainable_variables, *trainer.model.optimizer.variables]
+    before = [variable.numpy() for variable in learned]
+    features, targets, weights = next(iter(make_tiny_batches()))
+    *_, applied = take_step(trainer, (features, targets, weights * math.inf)).numpy()
+    assert applied == 0.0
+    assert_equal(before, [variable.numpy() for variable in learned])  # bit for bit, the count of steps among them
+    *_, applied = take_step(trainer).numpy()
+    assert applied == 1.0 and not np.array_equal(before[0], learned[0].numpy())
+
+
+def test_loss_above_the_limit_leaves_the_weights_as_they_were():
+    trainer = build_trainer(TrainingConfig(learning_rate=0.05))
+    sums = Sums(*take_step(trainer, limit=0.1).numpy().tolist())
+    assert sums.applied == 0.0 and sums.loss > 0.1 and int(trainer.model.optimizer.iterations) == 0
+    assert take_step(trainer, limit=sums.loss * 1.01).numpy()[5] == 1.0
+
+
+def test_run_passes_over_a_step_that_would_do_harm(tmp_path, caplog):
+    """Step 12 of 20 has a loss a thousand times as high: the weights of step 11 go on, and the run is told of it."""
+    after = {}
+
+    def build(folder):
+        trainer, checkpoints, notes = build_run(folder, steps=20, learning_rate=0.01)
+        keep, step = notes.step, trainer.step.train
+
+        def note(number, *figures):
+            keep(number, *figures)
+            after[number] = [variable.numpy() for variable in trainer.model.trainable_variables]
+
+        def spiked(batch, limit):
+            if len(notes.steps) == 12:
+                bias = trainer.model.get_layer("output").bias
+                sound = bias.numpy()
+                bias.assign(np.linspace(0, 30_000, VOCABULARY))
+                sums = step(batch, limit)
+                assert_equal([bias.numpy()], [np.linspace(0, 30_000, VOCABULARY).astype("float32")])
+                bias.assign(sound)
+                return sums
+            return step(batch, limit)
+
+        notes.step, trainer.step.train = note, spiked
+        return trainer, checkpoints, notes
+
+    trainer, checkpoints, notes = build(tmp_path)
+    train(trainer, checkpoints, notes)
+    assert [sums.applied for sums in notes.sums] == [1.0] * 12 + [0.0] + [1.0] * 7
+    assert notes.sums[12].loss > 1000 * notes.sums[11].loss
+    assert_equal(after[12], after[13])
+    assert int(trainer.model.optimizer.iterations) == 19 and int(checkpoints.step) == 20
+    first, last = messages(caplog)
+    assert first.startswith("step 12: expected a loss of at most ") and first.endswith("Its update is left out")
+    assert last == "1 of 20 steps were passed over"
+
+
+def test_run_that_diverged_ends_and_names_its_last_good_checkpoint(tmp_path):
+    trainer, checkpoints, notes = build_run(tmp_path, steps=9, unsound_steps=3, checkpoint_seconds=0.0)
     keep = notes.step
 
     def poison(step, *figures):
         keep(step, *figures)
-        trainer.model.get_layer("output").bias.assign([math.nan] * VOCABULARY)
+        if step == 4:
+            trainer.model.get_layer("output").bias.assign([math.nan] * VOCABULARY)
 
     notes.step = poison
-    with pytest.raises(UserError, match=r"expected a finite loss. Received: nan in step 1. Lower the learning rate"):
+    text = (
+        r"expected a finite loss, .* 3 times in a row, up to step 6 with a loss of nan\. .*; the last good checkpoint: "
+    )
+    with pytest.raises(DivergenceError, match=text) as error:
         train(trainer, checkpoints, notes)
-    assert notes.steps == [1] and list(tmp_path.iterdir()) == []
+    assert error.value.exit_status == 4
+    assert notes.steps == [1, 2, 3, 4, 5, 6]
+
+
+# === Parts of a batch ===
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "gradient_descent"])
+def test_parts_of_a_batch_equal_the_whole(tmp_path, optimizer):
+    """The rows of the first part have one target each, those of the last six: a part counts for as many as it has."""
+    settings = {"optimizer": optimizer, "steps": 5, "clip_norm": 0.5}
+    losses, weights = {}, {}
+    for parts in (1, 2, 4, 8):
+        config = TrainingConfig(learning_rate=0.05, accumulation=parts, batch_size=BATCH, **settings)
+        trainer = build_trainer(config, dropout=0.0, output_l2=0.1)
+        notes = Notes()
+        train(trainer, Checkpoints(tmp_path / str(parts), trainer.model, trainer.model.optimizer), notes)
+        losses[parts] = [(sums.loss, sums.gradient_norm, sums.tokens, sums.correct) for sums in notes.sums]
+        weights[parts] = np.concatenate([variable.numpy().ravel() for variable in trainer.model.variables[:3]])
+    for parts in (2, 4, 8):
+        np.testing.assert_allclose(losses[parts], losses[1], rtol=1e-5)
+        np.testing.assert_allclose(weights[parts], weights[1], atol=1e-5)
+
+
+def test_gradient_descent_on_the_full_batch_falls_at_every_step(tmp_path):
+    """Article, section 3.4: the whole corpus, five batches here, is one batch of forty rows, computed in eight parts.
+
+    Its loss falls in each of thirty steps, which the loss of a single batch does not, as long as the corpus changes
+    under it; and in parts it is what it is in one piece.
+    """
+    rows = 5 * BATCH
+    corpus = make_tiny_batches().take(5).unbatch().batch(rows).cache().repeat()
+    losses = {}
+    for name, parts, batches, size in (
+        ("parts", 8, corpus, rows),
+        ("whole", 1, corpus, rows),
+        ("stochastic", 1, make_tiny_batches().take(5).repeat(), BATCH),
+    ):
+        config = TrainingConfig(
+            optimizer="gradient_descent", learning_rate=0.3, batch_size=size, accumulation=parts, steps=30
+        )
+        trainer = build_trainer(config, dropout=0.0, output_l2=0.0)
+        notes, checkpoints = Notes(), Checkpoints(tmp_path / name, trainer.model, trainer.model.optimizer)
+        trainer.train(lambda first, batches=batches: batches, checkpoints, notes, None)
+        losses[name] = [sums.loss for sums in notes.sums]
+    assert np.all(np.diff(losses["parts"]) < 0) and losses["parts"][-1] < losses["parts"][0] - 0.05
+    np.testing.assert_allclose(losses["parts"], losses["whole"], rtol=1e-5)
+    assert np.any(np.diff(losses["stochastic"]) > 0)
+
+
+def test_batch_that_cannot_be_divided_is_refused():
+    config = TrainingConfig(batch_size=8, accumulation=3)
+    with pytest.raises(UserError, match=r"training\.batch_size expected a multiple of 3, for 3 parts on each of 1 dev"):
+        build_trainer(config)
 
 
 # === By the clock ===
@@ -524,14 +535,12 @@ def build_fake_run(folder, monkeypatch, step_seconds, **settings):
     trainer, checkpoints, notes = build_run(folder, **settings)
     now, numbers = [0.0], itertools.count()
 
-    def step(batch):
+    def step(batch, limit):
         now[0] += step_seconds(next(numbers))
-        trainer.optimizer.iterations.assign_add(1)
-        return tf.ones(4)
+        return tf.ones(6)
 
-    trainer.train_step = step
-    clock = types.SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
-    monkeypatch.setattr(trainer_module, "time", clock)
+    trainer.step.train = step
+    monkeypatch.setattr(clock_module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
     return trainer, checkpoints, notes
 
 
@@ -613,13 +622,13 @@ def test_machine_that_becomes_slow(tmp_path, monkeypatch, caplog):
 
 def test_validation_and_saving_go_by_the_clock_and_are_not_counted(tmp_path, monkeypatch):
     trainer, checkpoints, notes = build_fake_run(
-        tmp_path, monkeypatch, lambda _: 1.0, steps=20, evaluate_seconds=6.5, checkpoint_seconds=9.5
+        tmp_path, monkeypatch, lambda _: 1.0, steps=20, evaluate_seconds=6.5, checkpoint_seconds=4.5
     )
     saves = []
-    checkpoints.save = lambda: saves.append(int(checkpoints.step))
+    checkpoints.save = lambda *_, **__: saves.append(int(checkpoints.step))
     assert train(trainer, checkpoints, notes) == 20.0
     assert notes.validations == [7, 14]
-    assert saves == [10, 20]
+    assert saves == [5, 7, 12, 14, 19, 20]  # what was validated is saved, to be told apart by its loss
 
 
 def test_real_run_stops_near_its_time(tmp_path):

@@ -22,6 +22,7 @@ _LAZY = {
     "choose_precision": "tf_llm.training.distribution",
     "from_pretrained": "tf_llm.load",
     "from_tf_models": "tf_llm.load_tf_models",
+    "is_chief": "tf_llm.training.distribution",
     "load_model": "tf_llm.load",
     "recipes": "tf_llm",
     "save_pretrained": "tf_llm.load",

@@ -33,7 +33,13 @@ STAGES = {
     "training": TrainingConfig,
 }
 # What may change between the two halves of a run that was interrupted, since it changes no number.
-FREE_TO_CHANGE = ("workers.", "training.log_seconds", "training.evaluate_seconds", "training.checkpoint_seconds")
+FREE_TO_CHANGE = (
+    "workers.",
+    "training.log_seconds",
+    "training.evaluate_seconds",
+    "training.checkpoint_seconds",
+    "training.profile_steps",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

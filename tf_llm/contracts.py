@@ -15,6 +15,8 @@ V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +46,27 @@ SOURCE_SEGMENTS = "source_segments"  # int32 [B, S]
 DECODER_SEGMENTS = "decoder_segments"  # int32 [B, T]
 SOURCE_POSITIONS = "source_positions"  # int32 [B, S]
 DECODER_POSITIONS = "decoder_positions"  # int32 [B, T]
+
+# On which of several replicas a model is being called: training/ says so, model/ draws other dropout masks on each. A
+# whole number or an integer tensor []; 0 on a single device.
+REPLICA = contextvars.ContextVar("replica", default=0)
+
+
+@contextlib.contextmanager
+def on_replica(number):
+    """Sets REPLICA inside the `with` block, for the current thread alone: tf.distribute traces each replica in its own.
+
+    >>> with on_replica(3):
+    ...     REPLICA.get()
+    3
+    >>> REPLICA.get()
+    0
+    """
+    token = REPLICA.set(number)
+    try:
+        yield
+    finally:
+        REPLICA.reset(token)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,3 +157,5 @@ class StepFn(Protocol):
 
 class UserError(Exception):
     """An error with a remedy for the person at the keyboard: shown as one line, without a traceback."""
+
+    exit_status = 1

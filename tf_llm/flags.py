@@ -30,6 +30,7 @@ DEFINE = {
     "bool": flags.DEFINE_bool,
     "str": flags.DEFINE_string,
 }
+KEPT = ("vocabulary_size", "source_length", "target_length")  # of the recipe's model, whatever --size says
 FILE_SOURCES = {"json_lines": JsonLines, "warc": Warc}  # each reads the files that the flag of its name lists
 SOURCES = ("auto", "common_crawl", "self_crawl", *FILE_SOURCES)
 
@@ -58,7 +59,7 @@ def build_run():
     changes = {} if flags.FLAGS.tokens is None else {"tokens": flags.FLAGS.tokens}
     try:
         if flags.FLAGS.size is not None:
-            kept = {name: getattr(run.model, name) for name in ("vocabulary_size", "source_length", "target_length")}
+            kept = {name: getattr(run.model, name) for name in KEPT}
             model, training = build_size(flags.FLAGS.size, **kept), run.training
             if not model.output_bias:  # there is nothing that could begin as the frequencies
                 training = dataclasses.replace(training, start_from_frequencies=False)
@@ -70,6 +71,18 @@ def build_run():
         return dataclasses.replace(run, **changes)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def find_origins():
+    """{"stage.field": the flag that set it}, for the banner of a run."""
+    origins = {}
+    if flags.FLAGS.size is not None:
+        own = [field.name for field in dataclasses.fields(STAGES["model"]) if field.name not in KEPT]
+        origins = dict.fromkeys(
+            ["training.start_from_frequencies", *(f"model.{name}" for name in own)], f"--size={flags.FLAGS.size}"
+        )
+    names = ["tokens", *(f"{stage}.{field.name}" for stage in STAGES for field in dataclasses.fields(STAGES[stage]))]
+    return origins | {name: f"--{name}" for name in names if flags.FLAGS[name].value is not None}
 
 
 def build_source():
@@ -95,7 +108,7 @@ def build_source():
 
 
 def launch(main):
-    """Runs `main()` with parsed flags: progress on stderr, and an error with a remedy as one line and exit status 1."""
+    """Runs `main()` with parsed flags: progress on stderr, an error with a remedy as one line, and its exit status."""
 
     def guarded(arguments):
         if arguments[1:]:
@@ -108,7 +121,8 @@ def launch(main):
         try:
             main()
         except UserError as error:
-            sys.exit(f"error: {error}")
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_status)
         except KeyboardInterrupt:
             sys.exit(130)
 

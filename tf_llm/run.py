@@ -10,6 +10,7 @@ A run lives in one folder:
 """
 
 import contextlib
+import dataclasses
 import logging
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tf_llm.banner import describe_run
 from tf_llm.config import check_resumable, load_config, write_config
 from tf_llm.contracts import DECODER_IDS, END_ID, PAD_ID, UserError
 from tf_llm.data.objectives import build_objective
@@ -24,10 +26,13 @@ from tf_llm.data.pipeline import make_evaluation_batches, make_training_batches,
 from tf_llm.data.shards import SPLITS
 from tf_llm.decoding.generator import Generator
 from tf_llm.evaluation.language_model import bigram_nats, bits_per_byte, target_pairs, unigram_nats
-from tf_llm.evaluation.report import write_report, write_summary
+from tf_llm.evaluation.report import format_samples, write_report, write_summary
 from tf_llm.load import CHECKPOINTS, CONFIG, FRAMES, TOKENIZER
 from tf_llm.text.tokenizers import load_tokenizer
 from tf_llm.training.checkpoints import Checkpoints
+from tf_llm.training.costs import count_flops
+from tf_llm.training.devices import measure_peak
+from tf_llm.training.movement import Movement
 from tf_llm.training.observe import Observer
 from tf_llm.training.trainer import Trainer
 
@@ -45,7 +50,7 @@ REACHED = (
 PROMPT_WORDS, SAMPLE_WORDS = 8, 24  # of the continuations in the report
 
 
-def train(model, shards, run, workdir):
+def train(model, shards, run, workdir, origins=None):
     """Trains a compiled model on shards, from wherever the folder's run stands, and reports on it.
 
     Call it inside the scope of the strategy under which the model was built and compiled.
@@ -55,6 +60,7 @@ def train(model, shards, run, workdir):
         shards: as `prepare` returns them.
         run: a `RunConfig`.
         workdir: the folder of the run.
+        origins: what set the settings that are not the recipe's, for the banner, see `flags.find_origins`.
 
     Returns:
         The figures of `summary.json`, a dictionary.
@@ -80,22 +86,34 @@ def train(model, shards, run, workdir):
         return make_evaluation_batches(shards, whole, run.training.batch_size, max_tokens=max_tokens)
 
     make_batches(0), make_validation()  # a corpus that is too small is refused before the folder is touched
-    open_folder(workdir, run, shards)
+    strategy = tf.distribute.get_strategy()
+    is_chief = strategy.extended.should_checkpoint  # of several workers, which see the same folder, one writes
+    open_folder(workdir, run, shards, is_chief)
     if run.training.start_from_frequencies:  # a run that resumes restores its own biases over these
         ids = read_blocks(shards, "train")[:, 0 if shards.config.joined else shards.config.overlap :]
         counts = np.bincount(ids.ravel(), minlength=run.model.vocabulary_size)
         counts[PAD_ID] = 0
         model.start_from_frequencies(counts)
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer)
-    trainer = Trainer(model, tf.distribute.get_strategy(), run.training)
+    about, precision = dataclasses.asdict(run), model.dtype_policy.name
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer, about=about, writes=is_chief)
+    trainer = Trainer(model, strategy, run.training)
+    generate = Generator(model, load_tokenizer(shards.folder / TOKENIZER), FRAMES[run.objective.kind])
+    peak = measure_peak(strategy, precision)
     observer = Observer(
         workdir,
         lambda nats: sum(to_bits(nats, shards)),
         run.training.log_seconds,
         trains_on_text=run.objective.kind not in DENOISING,
+        ideal_seconds=run.training.batch_size * sum(count_flops(run.model).values()) / peak if peak else None,
+        movement=Movement(model.trainable_variables),
+        sample_fn=lambda: format_samples(continue_pages(generate, shards)),
+        profile_steps=run.training.profile_steps,
+        is_chief=is_chief,
     )
+    observer.say(describe_run(run, strategy, workdir, shards.folder, origins, precision, peak))
     try:
         clock = trainer.train(make_batches, checkpoints, observer, lambda: trainer.evaluate(make_validation(GLIMPSE)))
+        model.optimizer.finalize_variable_values(model.trainable_variables)  # to their running means, where it has some
         sums = trainer.evaluate(make_validation())
         observer.validation(int(checkpoints.step), sums)
     finally:
@@ -114,18 +132,21 @@ def train(model, shards, run, workdir):
         "validation_tokens": shards.validation.tokens,
         "seed": run.training.seed,
     }
-    generate = Generator(model, load_tokenizer(workdir / TOKENIZER), FRAMES[run.objective.kind])
-    samples = continue_pages(generate, shards)
-    with explain_full_disk(workdir):
-        write_summary(workdir, summary)
-        write_report(workdir, summary, shards.about, samples, suggest(summary, workdir))
+    if is_chief:
+        samples = continue_pages(generate, shards)
+        with explain_full_disk(workdir):
+            write_summary(workdir, summary)
+            write_report(workdir, summary, shards.about, samples, suggest(summary, workdir))
+    trainer.mean_of_workers(0)  # so that none leaves before the others, to whom it would look as if it had died
     return summary
 
 
-def open_folder(workdir, run, shards):
+def open_folder(workdir, run, shards, is_chief=True):
     """Makes the folder of a run, or finds it: what it holds must fit what is to be done."""
     if (workdir / CONFIG).exists():
         check_resumable(load_config(workdir / CONFIG), run)
+    if not is_chief:
+        return
     with explain_full_disk(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(shards.folder / TOKENIZER, workdir / TOKENIZER)

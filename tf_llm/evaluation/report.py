@@ -99,6 +99,22 @@ def tabulate_steps(about):
     return ["", "count"], rows
 
 
+def format_samples(samples):
+    """What a model writes, in Markdown: (prompt, its continuation, the page's own words) each.
+
+    >>> print(format_samples([("The kettle", "sings .", "boils .")]))
+    ~~~text
+    prompt      The kettle
+    this model  sings .
+    the page    boils .
+    ~~~
+    """
+    return "\n\n".join(
+        f"~~~text\nprompt      {prompt}\nthis model  {continuation}\nthe page    {truth}\n~~~"
+        for prompt, continuation, truth in samples
+    )
+
+
 def write_report(folder, summary, about, samples, remarks):
     """Writes `report.md` and `loss.png` into the folder of a run that has its `metrics.jsonl` there.
 
@@ -124,10 +140,7 @@ def write_report(folder, summary, about, samples, remarks):
         f"scored on {summary['bigram_tokens']:,} tokens.",
         "![loss](loss.png)",
         "## What it writes",
-        *(
-            f"~~~text\nprompt      {prompt}\nthis model  {continuation}\nthe page    {truth}\n~~~"
-            for prompt, continuation, truth in samples
-        ),
+        format_samples(samples),
         "## What preparation did",
         f"Stop words: {about['stop_words']}.",
         format_table(*tabulate_steps(about)),

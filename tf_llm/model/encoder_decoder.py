@@ -24,6 +24,7 @@ from tf_llm.contracts import (
     SOURCE_SEGMENTS,
 )
 from tf_llm.model.config import ARCHITECTURES, ModelConfig
+from tf_llm.model.dropout import Dropout
 from tf_llm.model.layers import ContextVector, TiedOutput
 from tf_llm.model.masks import SegmentMask, SourceMask, TargetMask
 from tf_llm.model.norms import NORMS
@@ -208,7 +209,7 @@ def build_input_embedding(config, name):
     hidden = keras.layers.Embedding(config.vocabulary_size, config.d_model, initializer, name=table_name)(ids)
     if config.embedding_scale:
         hidden = keras.layers.Rescaling(config.d_model**0.5, name="scale")(hidden)
-    hidden = keras.layers.Dropout(config.embedding_dropout, name="dropout")(hidden)
+    hidden = Dropout(config.embedding_dropout, name="dropout")(hidden)
     if config.input_norm != "none":
         hidden = NORMS[config.input_norm](epsilon=config.norm_epsilon, name=f"{name}_norm")(hidden, keep_mask=mask)
     return keras.Model([ids, mask], hidden, name=name)

@@ -13,6 +13,8 @@ import warnings
 import keras
 from keras import ops
 
+from tf_llm.model.dropout import Dropout
+
 
 @keras.saving.register_keras_serializable("tf_llm")
 class KeysValues(keras.layers.Layer):
@@ -62,7 +64,7 @@ class Attend(keras.layers.Layer):
     def __init__(self, num_heads, head_size, scale=True, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
         self.num_heads, self.head_size, self.scale = num_heads, head_size, scale
-        self.dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+        self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
 
     def build(self, queries_shape):
         size = self.num_heads * self.head_size
@@ -207,7 +209,7 @@ class FeedForward(keras.layers.Layer):
         super().__init__(**kwargs)
         self.d_ff, self.activation, self.use_bias = d_ff, activation, use_bias
         self.function, self.is_gated = ACTIVATIONS[activation]
-        self.dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+        self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
 
     def build(self, hidden_shape):
         width = hidden_shape[-1]

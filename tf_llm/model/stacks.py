@@ -20,6 +20,7 @@ G key/value heads, K head size, N rows in decoding, k new tokens of a decoding s
 
 import keras
 
+from tf_llm.model.dropout import Dropout
 from tf_llm.model.layers import Attend, KeysValues
 from tf_llm.model.masks import CausalMask, SegmentMask
 from tf_llm.model.norms import build_norm
@@ -35,7 +36,7 @@ class Residual:
 
     def __init__(self, config, name):
         self.norm = build_norm(config, f"{name}_norm")
-        self.dropout = keras.layers.Dropout(config.residual_dropout, name=f"{name}_dropout")
+        self.dropout = Dropout(config.residual_dropout, name=f"{name}_dropout")
         self.norm_first = config.norm_place == "first"
 
     def __call__(self, hidden, keep_mask, part):
@@ -81,7 +82,7 @@ class Stack:
     def __init__(self, config, blocks, positions, name):
         self.config, self.blocks, self.positions, self.name = config, blocks, positions, name
         self.norm = build_norm(config, f"{name}_norm") if config.norm_place == "first" else None
-        self.dropout = keras.layers.Dropout(config.output_dropout, name=f"{name}_dropout")
+        self.dropout = Dropout(config.output_dropout, name=f"{name}_dropout")
 
     def see(self, hidden, attention_mask, position, segments):
         """`seen`, for queries that stand at `position` and behind it."""

@@ -117,13 +117,14 @@ def load_coder(path: str) -> UnigramCoder:
     return UnigramCoder(load_tokenizer(path))
 
 
-def prepare(source: Source, run: RunConfig, folder: str | Path) -> Shards:
+def prepare(source: Source, run: RunConfig, folder: str | Path, wait: bool = False) -> Shards:
     """Turns the pages of a source into a folder of token shards, or returns the shards that are there already.
 
     Args:
         source: pages, as from `crawl.CommonCrawl`, `crawl.SelfCrawl`, `crawl.Warc` or `crawl.JsonLines`.
         run: its `html`, `words`, `tokens`, `shards`, `workers` and, where it has them, `sentinels` say how.
         folder: where to; made whole or not at all.
+        wait: whether another process prepares them, in a folder that both see: this one waits until they are there.
 
     Raises:
         UserError: the folder holds something else; no page of the source has text; there is no room on the disk;
@@ -135,6 +136,10 @@ def prepare(source: Source, run: RunConfig, folder: str | Path) -> Shards:
     """
     folder = Path(folder)
     settings = describe(source, run)
+    if wait and not folder.exists():
+        logger.info("waiting for the shards in %s, which another process prepares", folder)
+        while not folder.exists():
+            time.sleep(1)
     if folder.exists():
         return reuse(folder, settings)
     partial = folder.with_name(f"{folder.name}.partial")

@@ -1,6 +1,8 @@
 """Which devices train: tf.distribute strategies by name, and the precision that suits them."""
 
+import json
 import logging
+import os
 from pathlib import Path
 
 import tensorflow as tf
@@ -16,7 +18,8 @@ def strategy(name="auto"):
 
     Args:
         name: "cpu", "gpu" (the first), "mirrored" (every GPU of this machine, or every logical CPU where there is
-            none), "tpu" (this machine's, as on Colab), or "auto": the TPU if there is one, else all GPUs, else the CPU.
+            none), "workers" (the same on several machines, of which TF_CONFIG tells), "tpu" (this machine's, as on
+            Colab), or "auto": the TPU if there is one, else all GPUs, else the CPU.
 
     Raises:
         UserError: an unknown name, or a device that is not there.
@@ -59,6 +62,58 @@ def build_mirrored():
     return tf.distribute.MirroredStrategy(names)
 
 
+def build_workers():
+    """Trains on several machines, or processes, that run the same program, gradients summed over the network.
+
+    Each has to be told of all of them by the environment variable TF_CONFIG, before it starts TensorFlow:
+
+        TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
+
+    The one with index 0 is the chief.
+    """
+    workers = _read_cluster().get("cluster", {}).get("worker", [])
+    if not workers:
+        raise UserError(
+            'strategy expected the environment variable TF_CONFIG to name workers, as in {"cluster": {"worker": '
+            '["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}. Received: '
+            f"{os.environ.get('TF_CONFIG')!r}. Set it for each worker, or choose 'auto'"
+        )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        raise UserError(
+            f"strategy expected to reach all workers {workers}. Received: {str(error).splitlines()[0]} Ask for the "
+            "strategy before TensorFlow has computed anything, and start all workers"
+        ) from error
+
+
+def is_chief(name):
+    """Whether this process prepares, writes and reports for all: all do but those that TF_CONFIG calls another worker.
+
+    Args:
+        name: as for `strategy`. TensorFlow is not asked anything, so this may come before it.
+    """
+    return name != "workers" or _read_cluster().get("task", {}).get("index", 0) == 0
+
+
+def build_mean(strategy):
+    """A function of a number that returns its mean over all workers: the same on each, so that all may decide by it.
+
+    Each of them has to call it equally often. Where there are no workers, the mean is the number itself.
+
+    >>> build_mean(strategy("cpu"))(2.5)
+    2.5
+    """
+    if not strategy.extended._in_multi_worker_mode():
+        return float
+
+    @tf.function
+    def reduce(number):
+        return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(tf.identity, args=(number,)), axis=None)
+
+    return lambda number: float(reduce(tf.constant(number, tf.float32)))
+
+
 def build_tpu():
     """Trains on the TPU of this machine (Colab and TPU virtual machines: `tpu="local"`)."""
     try:
@@ -73,10 +128,20 @@ def build_tpu():
     return tf.distribute.TPUStrategy(resolver)
 
 
+def _read_cluster():
+    """What TF_CONFIG says; an empty dictionary where it says nothing that can be read."""
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    except ValueError:
+        return {}
+    return cluster if isinstance(cluster, dict) else {}
+
+
 STRATEGIES = {
     "cpu": lambda: build_one_device("CPU"),
     "gpu": lambda: build_one_device("GPU"),
     "mirrored": build_mirrored,
+    "workers": build_workers,
     "tpu": build_tpu,
 }
 

@@ -16,13 +16,17 @@ class SmoothedCrossentropy(keras.losses.Loss):
     The true token gets the share 1 - ε and each of the other V - 1 tokens ε / (V - 1). The entropy of that distribution
     is taken off, as in the TensorFlow Models, so that the best possible loss is 0 and not a constant that grows with ε.
 
+    The logits may be held near 0 besides, by a share of (log Σ exp)², since all that cross-entropy asks of them is
+    their differences, and in bfloat16 large ones are coarse (Chowdhery et al. 2022, section 5).
+
     Args:
         label_smoothing: ε, in [0, 1).
+        z_loss: what (log Σ exp logits)² is multiplied with before it is added; 0 adds nothing.
 
     Call: (targets int [B, T], logits [B, T, V]) -> float32 [], the mean; `call` gives the losses [B, T].
 
     Raises:
-        ValueError: ε is out of bounds.
+        ValueError: ε or z_loss is out of bounds.
 
     >>> loss = SmoothedCrossentropy(0.1)
     >>> shares = tf.constant([[[0.9, 0.05, 0.05]]])  # what a model says that has learned the smoothed targets
@@ -30,19 +34,25 @@ class SmoothedCrossentropy(keras.losses.Loss):
     0.0
     >>> round(float(loss(tf.constant([[1]]), tf.math.log(shares))), 4)
     2.4568
+    >>> z_loss = SmoothedCrossentropy(0.0, z_loss=0.1)
+    >>> round(float(z_loss(tf.constant([[0]]), tf.math.log(100 * shares))), 4)  # -log 0.9 + 0.1 · (log 100)²
+    2.2261
     """
 
-    def __init__(self, label_smoothing, name="smoothed_crossentropy", **kwargs):
+    def __init__(self, label_smoothing, z_loss=0.0, name="smoothed_crossentropy", **kwargs):
         super().__init__(name=name, **kwargs)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is expected to be in [0, 1). Received: {label_smoothing!r}")
-        self.label_smoothing = label_smoothing
+        if not 0 <= z_loss < math.inf:
+            raise ValueError(f"z_loss is expected to be a finite number of at least 0. Received: {z_loss!r}")
+        self.label_smoothing, self.z_loss = label_smoothing, z_loss
 
     def call(self, targets, logits):
         """With u = ε / (V - 1), the loss is -(1 - ε - u) log p(target) - u Σ log p, less the entropy.
 
         All log p have one and the same log Σ exp in them, which the plain cross-entropy has computed. So neither a
-        one-hot tensor nor a second softmax over V is needed: what smoothing adds is linear in the logits.
+        one-hot tensor nor a second softmax over V is needed: what smoothing adds is linear in the logits. And log Σ exp
+        itself is that cross-entropy and the target's logit together.
         """
         targets, logits = tf.cast(targets, tf.int32), tf.cast(logits, tf.float32)
         nats = cross_entropy(targets, logits)  # [B, T]
@@ -50,10 +60,11 @@ class SmoothedCrossentropy(keras.losses.Loss):
         others = logits.shape[-1] - 1
         uniform = self.label_smoothing / others
         added = uniform * (others + 1) * (true - tf.reduce_mean(logits, axis=-1))  # [B, T]
-        return nats + added - smoothed_entropy(self.label_smoothing, others)
+        losses = nats + added - smoothed_entropy(self.label_smoothing, others)  # [B, T]
+        return losses + self.z_loss * tf.square(nats + true) if self.z_loss else losses
 
     def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+        return {**super().get_config(), "label_smoothing": self.label_smoothing, "z_loss": self.z_loss}
 
 
 def smoothed_entropy(label_smoothing, others):
@@ -80,6 +91,6 @@ def build_loss(config):
     >>> build_loss(TrainingConfig()).name, build_loss(TrainingConfig(label_smoothing=0.1)).name
     ('sparse_categorical_crossentropy', 'smoothed_crossentropy')
     """
-    if config.label_smoothing:
-        return SmoothedCrossentropy(config.label_smoothing)
+    if config.label_smoothing or config.z_loss:
+        return SmoothedCrossentropy(config.label_smoothing, config.z_loss)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)

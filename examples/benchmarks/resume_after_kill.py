@@ -1,0 +1,147 @@
+"""Does a run that is killed end as if nothing had been?
+
+    python examples/benchmarks/resume_after_kill.py            50 kills of the real process: 25 minutes on 2 cores
+    python examples/benchmarks/resume_after_kill.py --quick    2 kills: a minute
+
+examples/train_common_crawl.py trains a small model on made-up pages, with dropout, a schedule and a checkpoint after
+every step. Once it may run to its end. Then it is killed with SIGKILL, each time in a run of its own: as soon as it has
+noted a step that was drawn, after a delay that was drawn; and every fourth time at the moment at which a checkpoint is
+being written. The same command goes on. In the end the weights, the optimiser's state, the seeds and the losses of all
+steps must be those of the run that was left alone: the same SHA-256.
+
+You should see "50 of 50 runs ended bit for bit as the one that was left alone".
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from absl import app, flags
+
+SCRIPT = Path(__file__).resolve().parent.parent / "train_common_crawl.py"
+STEPS, EVERY_IN_A_SAVE = 30, 4  # of each run; every so many-th kill is aimed at a checkpoint that is being written
+TIMES = ("step_seconds", "data_wait_share", "tokens_per_second", "mfu")  # no two runs have the same
+SETTINGS = (
+    "--recipe=article --words.vocabulary_size=200 --model.vocabulary_size=203 --model.d_model=32 --model.d_ff=64 "
+    f"--model.num_layers=1 --training.steps={STEPS} --training.schedule=cosine --training.learning_rate=1e-2 "
+    "--training.checkpoint_seconds=0 --training.log_seconds=0 --training.evaluate_seconds=inf --strategy=cpu"
+)
+
+_QUICK = flags.DEFINE_bool("quick", False, "2 kills.")
+_KILLS = flags.DEFINE_integer("kills", 50, "How many runs are killed.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
+
+
+def write_pages(path):
+    """Pages of words that follow each other in a pattern, with what a run needs to learn."""
+    draw = random.Random(0)
+    words = [f"word{i}" for i in range(300)]
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(200):
+            text = " ".join(words[min(int(draw.expovariate(0.02)), 299)] for _ in range(300))
+            file.write(json.dumps({"text": text, "url": f"page-{number}"}) + "\n")
+
+
+def start(folder, workdir):
+    """Starts the training script, or starts it again, in a group of its own."""
+    command = [sys.executable, str(SCRIPT), *SETTINGS.split(), f"--json_lines={folder / 'pages.jsonl'}"]
+    command += [f"--data={folder / 'data'}", f"--workdir={workdir}"]
+    environment = os.environ | {"TF_DETERMINISTIC_OPS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    log = (workdir.parent / f"{workdir.name}.log").open("ab")
+    return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+
+def finish(folder, workdir):
+    """Runs the script to its end; ends with status 2 where it fails."""
+    if start(folder, workdir).wait():
+        print(f"could not run: {(workdir.parent / f'{workdir.name}.log').read_text()[-2000:]}")
+        os._exit(2)
+
+
+def steps_noted(workdir):
+    """How many steps the run has noted so far."""
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b'"train"') if path.exists() else 0
+
+
+def is_saving(workdir):
+    """Whether a checkpoint is being written."""
+    folder = workdir / "checkpoints"
+    paths = folder.iterdir() if folder.exists() else []
+    return any(path.name.endswith(".partial") for path in paths)
+
+
+def kill(folder, workdir, step, delay, in_a_save):
+    """Kills a run `delay` seconds after it noted a step, or while it saves behind it; says whether it did save."""
+    process = start(folder, workdir)
+    while process.poll() is None and steps_noted(workdir) < step:
+        time.sleep(0.002)
+    if in_a_save:
+        while process.poll() is None and not is_saving(workdir):
+            pass
+    else:
+        time.sleep(delay)
+    saving = is_saving(workdir)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    killed = process.wait() == -signal.SIGKILL
+    return killed, saving
+
+
+def digest(workdir):
+    """SHA-256 of every tensor of the newest checkpoint, and of the losses of all steps."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / f"ckpt-{STEPS}" / "state"))
+    digests = hashlib.sha256()
+    for name in sorted(reader.get_variable_to_shape_map()):
+        value = reader.get_tensor(name)
+        digests.update(name.encode() + (value if isinstance(value, bytes) else value.tobytes()))
+    for line in (workdir / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        record = {name: value for name, value in record.items() if name not in TIMES}
+        digests.update(json.dumps(record, sort_keys=True).encode())
+    return digests.hexdigest()
+
+
+def main(_):
+    kills = 2 if _QUICK.value else _KILLS.value
+    draw = random.Random(_SEED.value)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_pages(folder / "pages.jsonl")
+        finish(folder, folder / "whole")
+        expected = digest(folder / "whole")
+        moments = [(draw.randrange(STEPS), draw.uniform(0, 0.1), i % EVERY_IN_A_SAVE == 0) for i in range(kills)]
+
+        def attempt(number):
+            workdir = folder / f"run-{number}"
+            killed, saving = kill(folder, workdir, *moments[number])
+            steps = steps_noted(workdir)
+            finish(folder, workdir)
+            return number, killed, saving, steps, digest(workdir) == expected
+
+        equal = in_saves = 0
+        print(f"{'run':>4}{'killed after step':>19}{'while saving':>14}{'equal':>8}")
+        with ThreadPoolExecutor(2) as pool:
+            for number, killed, saving, steps, same in pool.map(attempt, range(kills)):
+                equal, in_saves = equal + (same and killed), in_saves + (saving and killed)
+                print(f"{number:4}{steps if killed else 'not':>19}{'yes' if saving else '':>14}{same!s:>8}", flush=True)
+    print(
+        f"\n{equal} of {kills} runs ended bit for bit as the one that was left alone; {in_saves} were killed in a save"
+    )
+    holds = equal == kills and in_saves >= kills // 5
+    print(json.dumps({"name": "resume_after_kill", "value": equal, "goal": kills, "unit": "runs", "holds": holds}))
+    sys.exit(0 if holds else 1)
+
+
+if __name__ == "__main__":
+    app.run(main)
