@@ -1,8 +1,8 @@
 """Does a run that is killed end as if nothing had been?
 
-    python examples/benchmarks/resume_after_kill.py            50 kills of the real process: 25 minutes on 2 cores
+    python examples/benchmarks/resume_after_kill.py            50 kills of the real process: 12 minutes on 2 cores
     python examples/benchmarks/resume_after_kill.py --quick    2 kills: a minute
-    python examples/benchmarks/resume_after_kill.py --workers=2 --kills=10    of one of two processes: 15 minutes
+    python examples/benchmarks/resume_after_kill.py --workers=2 --kills=10    of one of two processes: 6 minutes
 
 examples/train_common_crawl.py trains a small model on made-up pages, with dropout, a schedule and a checkpoint after
 every step. Once it may run to its end. Then it is killed with SIGKILL, each time in a run of its own: as soon as it has
