@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import make_two_devices, read, start
 from test_training_trainer import (
     VOCABULARY,
     Notes,
@@ -182,10 +183,7 @@ def _resume(folder, chosen):
 
 def main(folder):
     """Trains on one logical CPU and on two, and prints a line of JSON."""
-    tf.config.set_visible_devices([], "GPU")
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-    )
+    make_two_devices()
     devices = {"cpu": strategy("cpu"), "mirrored": strategy("mirrored")}
     compared = {
         f"{optimizer}, clip_norm={clip_norm}": _compare_training(
@@ -228,10 +226,7 @@ def main(folder):
 
 @pytest.fixture(scope="module")
 def two_devices(tmp_path_factory):
-    command = [sys.executable, __file__, str(tmp_path_factory.mktemp("two_devices"))]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    return read(start(__file__, tmp_path_factory.mktemp("two_devices")))
 
 
 def test_there_are_two_devices(two_devices):
