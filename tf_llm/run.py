@@ -99,7 +99,7 @@ def train(model, shards, run, workdir, origins=None):
     checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer, about=about, writes=is_chief)
     trainer = Trainer(model, strategy, run.training)
     generate = Generator(model, load_tokenizer(shards.folder / TOKENIZER), FRAMES[run.objective.kind])
-    peak = measure_peak(strategy, precision)
+    peak = measure_peak(strategy, precision) if is_chief else 0.0  # it is said, and workers may share a machine
     observer = Observer(
         workdir,
         lambda nats: sum(to_bits(nats, shards)),
