@@ -42,6 +42,12 @@ class MaskedBatchNorm(keras.layers.BatchNormalization):
     In training the statistics are those of the batch, outside of it the running averages (Ioffe and Szegedy 2015).
     """
 
+    def add_weight(self, *args, trainable=True, **kwargs):
+        # Each device has a batch of its own. Left alone it would keep running averages of its own, too, of which a
+        # checkpoint holds those of one; so all keep their mean.
+        kwargs |= {} if trainable else {"aggregation": "mean"}
+        return super().add_weight(*args, trainable=trainable, **kwargs)
+
     def call(self, hidden, keep_mask, training=None):
         return super().call(hidden, training=training, mask=keep_mask)
 
