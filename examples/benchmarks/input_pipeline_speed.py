@@ -34,6 +34,7 @@ from tf_llm.training.distribution import strategy
 STEP = Path(__file__).resolve().parent / "peers" / "training_steps.py"
 GOAL = 20.0
 SIZES = {"layers": 4, "d_model": 256, "heads": 4, "d_ff": 1024, "vocabulary": 8_192, "batch": 32, "length": 128}
+PLACES = ("embedding", "attention", "feed_forward", "residual")  # of dropout, as in the recipe
 NARROW = {"d_model": 128, "d_ff": 512}
 PAGES, PAGE = 2_000, 1_500  # made-up pages, and about how many ids one has
 
@@ -44,7 +45,7 @@ _SECONDS = flags.DEFINE_float("seconds", 10.0, "How long batches are drawn of ea
 
 def measure_step(sizes, steps):
     """Seconds of a training step, the median of so many; in a process of its own."""
-    command = [sys.executable, str(STEP), "tf_llm", f"--sizes={json.dumps(sizes)}"]
+    command = [sys.executable, str(STEP), "tf_llm", f"--sizes={json.dumps(sizes | {'places': PLACES})}"]
     result = subprocess.run(command, input="step\n" * steps, capture_output=True, text=True)
     if result.returncode:
         print(f"could not run: the training step ended with\n{result.stderr[-2000:]}")

@@ -106,10 +106,10 @@ def cross_entropy_by_softmax(targets, logits):
     nats = largest - tf.math.log(most) - tf.gather(logits, targets, batch_dims=rank)  # [B, T]
 
     def differentiate(upstream):
-        rows = tf.reshape(probabilities * upstream[..., None], [-1, logits.shape[-1]])  # [B·T, V]
         flat = tf.reshape(targets, [-1])  # [B·T]
         places = tf.stack([tf.range(tf.size(flat)), flat], axis=-1)  # [B·T, 2]
-        rows = tf.tensor_scatter_nd_sub(rows, places, tf.reshape(upstream, [-1]))
+        rows = tf.reshape(probabilities, [-1, logits.shape[-1]])  # [B·T, V]
+        rows = tf.tensor_scatter_nd_sub(rows, places, tf.ones_like(rows[:, 0])) * tf.reshape(upstream, [-1, 1])
         return None, tf.reshape(rows, tf.shape(logits))  # [B, T, V]
 
     return nats, differentiate

@@ -30,6 +30,7 @@ from absl import app, flags
 WARM_UP, THREADS = 3, 2
 SIZE = 2_048  # of the matrices whose product is the peak
 RATE, DROPOUT = 1e-4, 0.1
+PLACES = ("embedding", "attention", "feed_forward", "residual", "output")  # where a `ModelConfig` has dropout
 _SIZES = flags.DEFINE_string("sizes", None, "JSON: what training_speed.py wants built.", required=True)
 
 # What the operations of a TensorFlow graph have to do with; the first kind whose words are in a name takes it.
@@ -45,7 +46,7 @@ KINDS = {
 
 
 def build_tf_llm(sizes, source, target):
-    """The step of the trainer here, with the recipe `transformer` in these sizes."""
+    """The step of the trainer here, with the recipe `transformer` in these sizes, dropout in `sizes["places"]`."""
     import keras
     import tensorflow as tf
 
@@ -68,6 +69,7 @@ def build_tf_llm(sizes, source, target):
         d_model=sizes["d_model"],
         num_heads=sizes["heads"],
         d_ff=sizes["d_ff"],
+        **{f"{place}_dropout": DROPOUT if place in sizes["places"] else 0.0 for place in PLACES},
     )
     training = dataclasses.replace(
         recipe.training, optimizer="adam", learning_rate=RATE, label_smoothing=0.0, batch_size=sizes["batch"]
