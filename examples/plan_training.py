@@ -19,7 +19,7 @@ from absl import flags
 import tf_llm
 import tf_llm.flags
 from tf_llm.training.devices import DEVICES, find_device
-from tf_llm.training.planner import abbreviate, plan_training, say_time
+from tf_llm.training.planner import USUAL_MFU, abbreviate, plan_training, say_time
 
 BYTES_PER_TOKEN = {"characters": 1.0, "words": 5.6, "unigram": 4.0, "bpe": 4.0}  # words: with the stop words removed
 DEVICE = flags.DEFINE_enum(
@@ -28,7 +28,7 @@ DEVICE = flags.DEFINE_enum(
 COUNT = flags.DEFINE_integer("devices", 1, "How many of them.", lower_bound=1)
 CORPUS = flags.DEFINE_float("corpus_bytes", 1e9, "UTF-8 text of the corpus, to be read once.")
 DENSITY = flags.DEFINE_float("bytes_per_token", None, f"Of that text; by default by --tokens: {BYTES_PER_TOKEN}.")
-MFU = flags.DEFINE_float("mfu", 0.3, "The share of their peak that the devices are assumed to reach.")
+MFU = flags.DEFINE_float("mfu", USUAL_MFU, "The share of their peak that the devices are assumed to reach.")
 MEASURE = flags.DEFINE_boolean("measure", False, "Time some steps of the rows of one device here.")
 tf_llm.flags.define_flags()
 

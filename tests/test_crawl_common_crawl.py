@@ -461,6 +461,29 @@ def test_two_that_want_the_same_file_fetch_it_once(server, connect):
     assert len(list_data_requests(server)) == 2  # the stall, and the rest
 
 
+def test_lock_is_for_one_even_while_others_remove_the_file(tmp_path):
+    pytest.importorskip("fcntl", reason="needs the locks of POSIX")
+    path, errors, together, holders = tmp_path / "a.part", [], [], []
+
+    def take_and_remove():
+        try:
+            for _ in range(500):
+                with cache.open_locked(path):
+                    holders.append(1)
+                    together.append(len(holders))
+                    holders.pop()
+                    path.unlink()
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=take_and_remove) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == [] and together == [1] * 2000
+
+
 def test_full_disk_is_a_one_line_error(connect, tmp_path, monkeypatch):
     class Full:
         def __init__(self, file):

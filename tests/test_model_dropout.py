@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from keras import ops
+from processes import make_two_devices, read, start
 
 from tf_llm import contracts
 from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, on_replica
@@ -310,10 +311,7 @@ def draw_on_replicas(chosen, layer, compile):
 
 def main(folder):
     """Draws masks on two logical CPUs, trains on one and on two, and prints a line of JSON."""
-    tf.config.set_visible_devices([], "GPU")
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-    )
+    make_two_devices()
     one, two = strategy("cpu"), strategy("mirrored")
     results = {"replicas": two.num_replicas_in_sync}
     ways = {"plain": lambda call: call, "xla": lambda call: tf.function(call, jit_compile=True)}
@@ -336,10 +334,7 @@ def main(folder):
 
 @pytest.fixture(scope="module")
 def two_devices(tmp_path_factory):
-    command = [sys.executable, __file__, str(tmp_path_factory.mktemp("two_devices"))]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    return read(start(__file__, tmp_path_factory.mktemp("two_devices")))
 
 
 @pytest.mark.parametrize("way", ["plain", "xla"])

@@ -25,6 +25,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import make_two_devices
 from test_training_trainer import (
     Notes,
     assert_equal,
@@ -629,9 +630,7 @@ def _compare_restored(strategy, folder):
 def main(folder, task):
     """`killed`: at the second fsync of the third save. `ended`: prints a comparison, and leaves a save unfinished."""
     if task == "ended":
-        tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-        )
+        make_two_devices()
         devices = {
             "second": tf.distribute.OneDeviceStrategy("/cpu:1"),
             "mirrored": tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]),

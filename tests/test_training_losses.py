@@ -58,6 +58,41 @@ def test_without_smoothing_it_is_plain():
     np.testing.assert_allclose(keras_loss(targets, logits), plain, rtol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("scale", [0.01, 3.0, 100.0])  # of the last, most probabilities are 0 in float32
+def test_cross_entropy_equals_that_of_tensorflow(scale, mode):
+    targets, logits = _draw(scale)
+    upstream = tf.constant([[1.0], [2.0], [0.0]])
+
+    def differentiate(function):
+        def run(given):
+            with tf.GradientTape() as tape:
+                tape.watch(given)
+                values = function(given)
+            return values, tape.gradient(values, given, output_gradients=upstream * tf.ones_like(values))
+
+        run = run if mode == "eager" else tf.function(run, jit_compile=mode == "xla")
+        return [tensor.numpy() for tensor in run(tf.constant(logits))]
+
+    ours = differentiate(lambda given: cross_entropy(tf.constant(targets), given))
+    theirs = differentiate(lambda given: tf.nn.sparse_softmax_cross_entropy_with_logits(targets, given))
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_logit_that_is_not_finite_is_not_lost(number):
+    """oneDNN's softmax gives 0 beside NaN; the guard has to see it, in the loss and in the gradient."""
+    targets, logits = _draw()
+    logits[1, 2, 3] = number
+    given = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        values = cross_entropy(targets, given)
+    for finite in (np.isfinite(values), np.isfinite(tape.gradient(values, given)).all(axis=-1)):
+        assert finite.tolist() == [[True] * T, [True, True, False, True], [True] * T]
+
+
 def test_nothing_is_lower_than_the_smoothed_targets():
     """At its minimum the loss is 0 and has no slope."""
     shares = np.full((B, T, V), 0.2 / (V - 1), "float32")

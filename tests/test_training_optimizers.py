@@ -10,16 +10,15 @@ import tensorflow as tf
 
 from tf_llm.model.config import ModelConfig
 from tf_llm.model.encoder_decoder import build_model
-from tf_llm.training import optimizers
+from tf_llm.training import optimizers, schedules
 from tf_llm.training.optimizers import (
     DECAYING,
     OPTIMIZERS,
-    SCHEDULES,
     TrainingConfig,
     build_optimizer,
     is_decayed,
-    learning_rate_at,
 )
+from tf_llm.training.schedules import SCHEDULES, learning_rate_at
 
 STOCK = {
     "gradient_descent": lambda rate: keras.optimizers.SGD(rate),
@@ -35,13 +34,15 @@ STOCK = {
 }
 # Keras has no such thing: it is compared with itself, fed with dense gradients.
 STOCK["adamw_rms"] = OPTIMIZERS["adamw_rms"]
+# Adam is one op here, whose 1 - β2 is one of float32 and so good to five digits: hence the tolerances of 1e-5 below.
 # To the linear ones it makes no difference whether repetitions were added up; to Lion, which looks at signs, seldom.
 INDIFFERENT = ("gradient_descent", "sgd", "lion", "adamw_rms")
 
 
-def test_docstring_examples():
-    result = doctest.testmod(optimizers, extraglobs={"np": np})
-    assert result.attempted >= 5 and result.failed == 0
+@pytest.mark.parametrize(("module", "examples"), [(optimizers, 3), (schedules, 5)])
+def test_docstring_examples(module, examples):
+    result = doctest.testmod(module, extraglobs={"np": np})
+    assert result.attempted >= examples and result.failed == 0
 
 
 # === Repeated rows of an embedding gradient ===
@@ -72,7 +73,7 @@ def test_stock_keras_does_not_add_up_repeated_rows():
 def test_repeated_rows_are_added_up_in_apply(name):
     scales = np.random.default_rng(0).normal(size=(3, 5, 2)).astype("float32")
     expected = _look_up_repeatedly(STOCK[name](0.1), scales, make_dense=True)
-    np.testing.assert_allclose(_look_up_repeatedly(OPTIMIZERS[name](0.1), scales), expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(_look_up_repeatedly(OPTIMIZERS[name](0.1), scales), expected, rtol=1e-5, atol=1e-7)
 
 
 def _fit(optimizer, embedding):
@@ -95,7 +96,7 @@ def _fit(optimizer, embedding):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_repeated_rows_are_added_up_in_stock_fit(name):
     expected = _fit(STOCK[name](0.1), embedding=False)
-    np.testing.assert_allclose(_fit(OPTIMIZERS[name](0.1), embedding=True), expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(_fit(OPTIMIZERS[name](0.1), embedding=True), expected, rtol=1e-5, atol=1e-7)
     if name not in INDIFFERENT:
         assert np.abs(_fit(STOCK[name](0.1), embedding=True) - expected).max() > 0.01
 

@@ -22,7 +22,8 @@ from tf_llm.training import clock as clock_module
 from tf_llm.training.checkpoints import Checkpoints
 from tf_llm.training.guard import DivergenceError
 from tf_llm.training.losses import build_loss
-from tf_llm.training.optimizers import OPTIMIZERS, TrainingConfig, build_optimizer, learning_rate_at
+from tf_llm.training.optimizers import OPTIMIZERS, TrainingConfig, build_optimizer
+from tf_llm.training.schedules import learning_rate_at
 from tf_llm.training.step import Sums
 from tf_llm.training.trainer import Trainer
 

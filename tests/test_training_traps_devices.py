@@ -9,15 +9,14 @@ The devices are logical CPUs, and the workers are processes: this file is run as
 """
 
 import json
-import os
 import socket
-import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import make_two_devices, read, start
 from test_training_trainer import build_tiny_model, make_tiny_batches, take_step
 
 from tf_llm.training.distribution import strategy
@@ -106,10 +105,7 @@ def _fails(chosen, optimizer_arguments, compiled):
 
 def main():
     """Meets the traps on one logical CPU and on two, and prints a line of JSON."""
-    tf.config.set_visible_devices([], "GPU")
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-    )
+    make_two_devices()
     devices = {"cpu": strategy("cpu"), "mirrored": strategy("mirrored")}
     reductions = ("mean_with_sample_weight", "sum")
     scored = {name: [_score_padding(chosen, name) for chosen in devices.values()] for name in reductions}
@@ -137,21 +133,9 @@ def work():
         print(json.dumps({"error": None}))
 
 
-def _start(what, **variables):
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", **variables}
-    command = [sys.executable, __file__, what]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def _read(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err[-3000:]
-    return json.loads(out.splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
 def two_devices():
-    return _read(_start("devices"))
+    return read(start(__file__, "devices"))
 
 
 def test_stock_clipping_is_done_on_each_device(two_devices):
@@ -187,8 +171,8 @@ def test_stock_fit_fails_on_several_workers():
         addresses = ["{}:{}".format(*listener.getsockname()) for listener in (first, second)]
     cluster = {"worker": addresses}
     configs = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
-    for process in [_start("worker", TF_CONFIG=config) for config in configs]:
-        assert "unsupported type" in _read(process)["error"]
+    for process in [start(__file__, "worker", TF_CONFIG=config) for config in configs]:
+        assert "unsupported type" in read(process)["error"]
 
 
 if __name__ == "__main__":

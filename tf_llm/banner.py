@@ -4,22 +4,19 @@ It is printed when a run starts, and alone with `--dry_run`. Nothing is built fo
 (training/costs.py); only the speed of the devices is measured.
 """
 
-import importlib.metadata
 import math
 import os
-import platform
 
-import keras
 import tensorflow as tf
 
 from tf_llm.config import RunConfig, flatten
 from tf_llm.recipes import RECIPES
+from tf_llm.training.checkpoints import list_versions
 from tf_llm.training.costs import COMPUTE_BYTES, count_flops, count_memory, count_parameters
 from tf_llm.training.devices import list_devices, measure_peak
 from tf_llm.training.distribution import choose_precision
-from tf_llm.training.planner import abbreviate, itemise, say_time
+from tf_llm.training.planner import USUAL_MFU, abbreviate, itemise, say_time
 
-ASSUMED_MFU = 0.3  # as in planner.py: what is usual
 WRITTEN = "config.json, checkpoints/, metrics.jsonl, tensorboard/, report.md"
 
 
@@ -47,7 +44,7 @@ def describe_run(run, strategy, workdir, data, origins=None, precision=None, pea
     peak = measure_peak(strategy, precision) if peak is None else peak
     lines = [
         *describe_settings(run, origins or {}),
-        ("versions", ", ".join(f"{name} {version}" for name, version in find_versions().items())),
+        ("versions", describe_versions()),
         ("devices", describe_devices(strategy, peak, precision)),
         *describe_costs(run, strategy.num_replicas_in_sync, peak, precision),
         ("pages", f"as token ids in {data}"),
@@ -72,14 +69,11 @@ def describe_settings(run, origins):
     return lines
 
 
-def find_versions():
-    """{name: version} of what the figures of a run depend on."""
-    try:
-        own = importlib.metadata.version("tf_llm")
-    except importlib.metadata.PackageNotFoundError:  # read from its sources, without having been installed
-        own = "not installed"
-    versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
-    return {"Python": platform.python_version(), "tf_llm": own, **versions}
+def describe_versions():
+    """What the figures of a run depend on."""
+    versions = list_versions()
+    python = f"Python {versions.pop('python')}"
+    return ", ".join([python, *(f"{name} {version or 'not installed'}" for name, version in versions.items())])
 
 
 def describe_devices(strategy, peak, precision):
@@ -117,8 +111,8 @@ def describe_costs(run, replicas, peak, precision):
 
 def describe_time(training, step_flops, peak):
     """How long the steps take, or how many there will be."""
-    seconds = step_flops / (ASSUMED_MFU * peak) if peak else 0.0
-    each = f"{say_time(seconds)} a step if mfu is {ASSUMED_MFU:.0%}, as is usual" if peak else "of an unknown speed"
+    seconds = step_flops / (USUAL_MFU * peak) if peak else 0.0
+    each = f"{say_time(seconds)} a step if mfu is {USUAL_MFU:.0%}, as is usual" if peak else "of an unknown speed"
     if training.steps:
         total = f", {say_time(training.steps * seconds)} in all" if peak else ""
         return f"{training.steps:,} steps, {each}{total}"

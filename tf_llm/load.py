@@ -24,6 +24,8 @@ FRAMES = {"prefix_lm": "page", "span_corruption": "blank", "denoisers": "mode", 
 def load_model(workdir, precision="float32"):
     """The model of a run at its newest checkpoint, and its tokenizer: (`EncoderDecoder`, `Tokenizer`).
 
+    Its weights are the running means, where the run kept some (`training.ema_decay`).
+
     Raises:
         UserError: the folder holds no run, or no checkpoint of it.
     """

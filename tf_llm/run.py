@@ -83,7 +83,8 @@ def train(model, shards, run, workdir, origins=None):
         return make_training_batches(shards, objective, run.training.batch_size, run.training.seed, first_batch)
 
     def make_validation(max_tokens=None):
-        return make_evaluation_batches(shards, whole, run.training.batch_size, max_tokens=max_tokens)
+        rows = run.training.batch_size // run.training.accumulation  # as many as a step has in memory at a time
+        return make_evaluation_batches(shards, whole, rows, max_tokens=max_tokens)
 
     make_batches(0), make_validation()  # a corpus that is too small is refused before the folder is touched
     strategy = tf.distribute.get_strategy()
@@ -98,7 +99,7 @@ def train(model, shards, run, workdir, origins=None):
     checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer, about=about, writes=is_chief)
     trainer = Trainer(model, strategy, run.training)
     generate = Generator(model, load_tokenizer(shards.folder / TOKENIZER), FRAMES[run.objective.kind])
-    peak = measure_peak(strategy, precision)
+    peak = measure_peak(strategy, precision) if is_chief else 0.0  # it is said, and workers may share a machine
     observer = Observer(
         workdir,
         lambda nats: sum(to_bits(nats, shards)),

@@ -1,6 +1,6 @@
 """What dropout costs a training step: Keras's own layer, the one of tf_llm, and none.
 
-    python examples/benchmarks/dropout_speed.py                  about 3 minutes on 2 cores
+    python examples/benchmarks/dropout_speed.py                  90 seconds on 2 cores
     python examples/benchmarks/dropout_speed.py --quick          a model of width 64, half a minute
     python examples/benchmarks/dropout_speed.py --xla            compiled by XLA; for Keras's layer have patience
 

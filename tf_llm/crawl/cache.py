@@ -1,5 +1,6 @@
 """Files that sources keep between runs. A file is in the cache whole or not at all: the last step is a rename."""
 
+import contextlib
 import json
 import logging
 import os
@@ -159,9 +160,10 @@ def open_locked(path: Path):
         except BlockingIOError:
             logger.info("waiting for another process that is downloading %s", path.name)
             fcntl.flock(file, fcntl.LOCK_EX)
-        # While this one waited, the other may have renamed or removed what was opened here.
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            return file
+        # While this one waited, the other may have renamed or removed what was opened here, and a third may be about to.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
         file.close()
 
 

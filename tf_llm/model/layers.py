@@ -38,8 +38,9 @@ class KeysValues(keras.layers.Layer):
 
     def call(self, memory, rotation=None):
         both = self.projection(memory)  # [B, S, 2·G·K]
-        both = ops.reshape(both, (-1, memory.shape[1], 2, self.num_heads, self.head_size))  # [B, S, 2, G, K]
-        keys, values = both[:, :, 0], both[:, :, 1]  # [B, S, G, K] each
+        # Split, as the gradient of a split is one concatenation; that of a slice fills a tensor of both with zeros.
+        shape = (-1, memory.shape[1], self.num_heads, self.head_size)
+        keys, values = (ops.reshape(part, shape) for part in ops.split(both, 2, axis=-1))  # [B, S, G, K] each
         return rotate(keys, rotation), values
 
     def get_config(self):
@@ -91,7 +92,7 @@ class Attend(keras.layers.Layer):
         scores = ops.cast(ops.einsum("bthk,bshk->bhts", projected, keys), "float32")  # [B, H, T, S]
         if bias is not None:
             scores = scores + ops.cast(bias, "float32")
-        scores = ops.where(attention_mask, scores, -1e9)
+        scores = scores + ops.where(attention_mask, 0.0, -1e9)  # whose gradient costs nothing
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are using a softmax")  # over one position: S = 1 is meant
             weights = ops.cast(ops.softmax(scores, axis=-1), values.dtype)  # [B, H, T, S]
@@ -139,10 +140,10 @@ class ShortConvolution(keras.layers.Layer):
 
     def call(self, hidden, segments=None):
         length = hidden.shape[1] - self.before - self.behind  # T
-        mixed = hidden[:, self.before : self.before + length]  # [B, T, D]
+        mixed = cut(hidden, self.before, length)  # [B, T, D]
         neighbours = [i for i in range(self.before + self.behind + 1) if i != self.before]
         for tap, i in enumerate(neighbours):
-            neighbour = hidden[:, i : i + length] * self.taps[tap]  # [B, T, D]
+            neighbour = cut(hidden, i, length) * self.taps[tap]  # [B, T, D]
             if segments is not None:
                 same = ops.equal(segments[:, i : i + length], segments[:, self.before : self.before + length])
                 neighbour = neighbour * ops.cast(same, neighbour.dtype)[..., None]
@@ -151,6 +152,12 @@ class ShortConvolution(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "before": self.before, "behind": self.behind}
+
+
+def cut(hidden, begin, length):
+    """So many positions from `begin` on: [B, …, D] -> [B, length, D]. A split, since on a CPU the gradient of a slice
+    takes ten times as long."""
+    return ops.split(hidden, [begin, begin + length], axis=1)[1]
 
 
 def rotate(vectors, rotation):
@@ -223,9 +230,11 @@ class FeedForward(keras.layers.Layer):
             self.gate.build(hidden_shape)
 
     def call(self, hidden, training=None):
-        widened = self.widen(hidden)  # [B, T, F]
-        widened = self.function(self.gate(hidden)) * widened if self.is_gated else self.function(widened)
-        return self.narrow(self.dropout(widened, training=training))  # [B, T, D]
+        rows = ops.reshape(hidden, (-1, hidden.shape[-1]))  # [B·T, D]; TensorFlow joins product, bias and ReLU so
+        widened = self.widen(rows)  # [B·T, F]
+        widened = self.function(self.gate(rows)) * widened if self.is_gated else self.function(widened)
+        narrowed = self.narrow(self.dropout(widened, training=training))  # [B·T, D]
+        return ops.reshape(narrowed, (-1, *hidden.shape[1:]))  # [B, T, D]
 
     def get_config(self):
         own = {"d_ff": self.d_ff, "activation": self.activation, "use_bias": self.use_bias}

@@ -9,14 +9,22 @@ Glossary: B batch, T length, D width.
 """
 
 import keras
+from keras import ops
 
 
 @keras.saving.register_keras_serializable("tf_llm")
 class LayerNorm(keras.layers.LayerNormalization):
-    """Each vector shifted to mean 0 and scaled to variance 1, then a trained scale and shift (Ba et al. 2016)."""
+    """Each vector shifted to mean 0 and scaled to variance 1, then a trained scale and shift (Ba et al. 2016).
+
+    In float32, and with fewer passes over the vectors than Keras's own, which multiplies scale and deviation first.
+    """
 
     def call(self, hidden, keep_mask):
-        return super().call(hidden)
+        centered = ops.cast(hidden, "float32")
+        centered = centered - ops.mean(centered, axis=-1, keepdims=True)  # [B, T, D]
+        variance = ops.mean(ops.square(centered), axis=-1, keepdims=True)  # [B, T, 1]
+        gamma, beta = (ops.cast(weight, "float32") for weight in (self.gamma, self.beta))  # [D]
+        return ops.cast(centered * ops.rsqrt(variance + self.epsilon) * gamma + beta, self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable("tf_llm")
@@ -33,6 +41,12 @@ class MaskedBatchNorm(keras.layers.BatchNormalization):
 
     In training the statistics are those of the batch, outside of it the running averages (Ioffe and Szegedy 2015).
     """
+
+    def add_weight(self, *args, trainable=True, **kwargs):
+        # Each device has a batch of its own. Left alone it would keep running averages of its own, too, of which a
+        # checkpoint holds those of one; so all keep their mean.
+        kwargs |= {} if trainable else {"aggregation": "mean"}
+        return super().add_weight(*args, trainable=trainable, **kwargs)
 
     def call(self, hidden, keep_mask, training=None):
         return super().call(hidden, training=training, mask=keep_mask)

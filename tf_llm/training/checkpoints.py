@@ -126,7 +126,7 @@ class Checkpoints:
             "total_steps": int(self.total_steps),
             "validation_loss": None if validation_loss is None else _number_or_none(validation_loss),
             "about": self._about,
-            "versions": _list_versions(),
+            "versions": list_versions(),
         }
         self._pending = self._writer.submit(self._write, path, values, about)
         if wait:
@@ -287,6 +287,20 @@ class Number(tf.train.experimental.PythonState):
         self._value = int(string_value)
 
 
+def list_versions():
+    """{name: version} of what a run's figures depend on; None for this package where it is read from its sources."""
+    try:
+        own = importlib.metadata.version("tf_llm")
+    except importlib.metadata.PackageNotFoundError:
+        own = None
+    return {
+        "tf_llm": own,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+    }
+
+
 def _is_in(variable, variables):
     return any(variable is other for other in variables)
 
@@ -311,19 +325,6 @@ def _read_loss(path, unreadable=math.inf):
 def _number_or_none(loss):
     """JSON has no word for what is no number."""
     return float(loss) if math.isfinite(loss) else None
-
-
-def _list_versions():
-    try:
-        own = importlib.metadata.version("tf_llm")
-    except importlib.metadata.PackageNotFoundError:  # run from its sources
-        own = None
-    return {
-        "tf_llm": own,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _short(error):

@@ -82,7 +82,37 @@ def smoothed_entropy(label_smoothing, others):
 
 def cross_entropy(targets, logits):
     """-log p(target) in nats: (targets int [B, T], logits [B, T, V]) -> float32 [B, T]."""
-    return ops.sparse_categorical_crossentropy(targets, ops.cast(logits, "float32"), from_logits=True)
+    logits = ops.cast(logits, "float32")
+    if keras.backend.backend() == "tensorflow":
+        return cross_entropy_by_softmax(tf.cast(targets, tf.int32), logits)
+    return ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+
+
+@tf.custom_gradient
+def cross_entropy_by_softmax(targets, logits):
+    """What `tf.nn.sparse_softmax_cross_entropy_with_logits` computes, in less than half of its time on a CPU.
+
+    TensorFlow's softmax is oneDNN's there, and its own cross-entropy is not. log Σ exp follows from any token's logit
+    and probability; that of the likeliest token is at least 1/V and cannot have been rounded to 0.
+
+    >>> logits = tf.math.log([[[0.5, 0.25, 0.25]]])
+    >>> tf.exp(-cross_entropy_by_softmax(tf.constant([[1]]), logits)).numpy().round(6).tolist()
+    [[0.25]]
+    """
+    rank = len(targets.shape)
+    probabilities = tf.nn.softmax(logits)  # [B, T, V]
+    likeliest = tf.argmax(logits, axis=-1, output_type=tf.int32)  # [B, T]; a step's accuracy needs it, too
+    most, largest = (tf.gather(every, likeliest, batch_dims=rank) for every in (probabilities, logits))  # [B, T] each
+    nats = largest - tf.math.log(most) - tf.gather(logits, targets, batch_dims=rank)  # [B, T]
+
+    def differentiate(upstream):
+        flat = tf.reshape(targets, [-1])  # [B·T]
+        places = tf.stack([tf.range(tf.size(flat)), flat], axis=-1)  # [B·T, 2]
+        rows = tf.reshape(probabilities, [-1, logits.shape[-1]])  # [B·T, V]
+        rows = tf.tensor_scatter_nd_sub(rows, places, tf.ones_like(rows[:, 0])) * tf.reshape(upstream, [-1, 1])
+        return None, tf.reshape(rows, tf.shape(logits))  # [B, T, V]
+
+    return nats, differentiate
 
 
 def pick(logits, targets):

@@ -13,6 +13,7 @@ from tf_llm.contracts import UserError
 from tf_llm.training.costs import FLOAT32, count_flops, count_memory, count_parameters
 from tf_llm.training.devices import DeviceKind
 
+USUAL_MFU = 0.3  # what a run is assumed to reach, where nothing is said of it
 TOKENS_PER_PARAMETER = 20  # of training data, where compute is spent best (Hoffmann et al. 2022, table 3)
 ROOM = 0.9  # of a device's memory; the rest is the runtime's, and lost between buffers
 # One crawl of Common Crawl: 2.1 billion pages. Of one of them, C4's rules keep 750 GB of English (Raffel et al. 2020).
@@ -174,7 +175,7 @@ def plan_training(
     corpus_tokens=None,
     bytes_per_token=4.0,
     tokens_per_row=None,
-    mfu=0.3,
+    mfu=USUAL_MFU,
 ):
     """Plans a run in which every device holds the whole model and computes its share of each batch.
 
@@ -219,7 +220,7 @@ def plan_training(
         if not 0 < value < math.inf:
             raise UserError(f"{name} expected a number above 0. Received: {value!r}")
     if not 0 < mfu <= 1:
-        raise UserError(f"mfu expected a share in (0, 1]. Received: {mfu!r}; 0.3 is usual")
+        raise UserError(f"mfu expected a share in (0, 1]. Received: {mfu!r}; {USUAL_MFU} is usual")
     parts = devices * training.accumulation
     rows, left = divmod(training.batch_size, parts)
     if left:

@@ -18,7 +18,7 @@ from tf_llm.training.clock import Clock
 from tf_llm.training.distribution import build_mean
 from tf_llm.training.guard import DivergenceError, Guard
 from tf_llm.training.interruptions import Interruptions
-from tf_llm.training.optimizers import learning_rate_at
+from tf_llm.training.schedules import learning_rate_at
 from tf_llm.training.step import Sums, TrainingStep
 
 logger = logging.getLogger(__name__)
