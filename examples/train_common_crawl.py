@@ -26,6 +26,7 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/article", "The folder of the run:
 DATA = flags.DEFINE_string("data", None, "The folder of the token shards; by default the run's own.")
 STRATEGY = flags.DEFINE_string("strategy", "auto", "Devices: auto, cpu, gpu, mirrored, workers or tpu.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done, memory and time; read, write, train nothing.")
+ALLOW_CHANGES = flags.DEFINE_bool("allow_changes", False, "Go on with a run whose settings were others.")
 tf_llm.flags.define_flags()
 
 
@@ -52,7 +53,7 @@ def main():
             weighted_metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         )
         model.summary()
-        summary = tf_llm.train(model, shards, run, workdir, origins)
+        summary = tf_llm.train(model, shards, run, workdir, origins, ALLOW_CHANGES.value)
 
     print(format_table(*tabulate_models(summary)))
     print(f"\nThe report, with a plot, three continuations and what to try next: {workdir}/report.md")

@@ -3,6 +3,7 @@
 import dataclasses
 import doctest
 import json
+import logging
 
 import pytest
 
@@ -99,6 +100,17 @@ def test_a_run_goes_on_as_it_began():
     assert list_differences(run, changed) == ["model.num_layers: 2 -> 3", "training.learning_rate: 0.0001 -> 0.001"]
     with pytest.raises(UserError, match=r"Received: model\.num_layers: 2 -> 3; .*learning_rate.*another --workdir"):
         check_resumable(run, changed)
+
+
+def test_other_settings_are_allowed_and_said(caplog):
+    run = RunConfig()
+    with caplog.at_level(logging.WARNING, "tf_llm"):
+        check_resumable(run, run, allow_changes=True)
+        assert caplog.messages == []
+        check_resumable(run, vary(run, "training", learning_rate=1e-3), allow_changes=True)
+    assert caplog.messages == [
+        "going on with other settings than this run began with: training.learning_rate: 0.0001 -> 0.001"
+    ]
 
 
 @pytest.mark.parametrize(

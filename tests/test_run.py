@@ -76,14 +76,34 @@ def test_every_recipe_trains_reports_and_writes(archive, tmp_path, recipe):
 
 
 def test_what_is_shown_of_a_run_changes_nothing_of_it(archive, tmp_path, capfd, monkeypatch):
-    """Samples, profiles, looks at the weights and the peak leave weights and dropout masks as they are, bit for bit."""
+    """Samples, profiles, looks at the weights and the peak leave weights and dropout masks as they are, bit for bit.
+
+    Samples are by the running means of the weights, which change places with them meanwhile.
+    """
     run = shrink(RECIPES["article"]())
     shards = tf_llm.prepare(Warc(archive), run, tmp_path / "data")
-    run = vary(run, "training", steps=13, evaluate_seconds=0.0, log_seconds=0.0, checkpoint_seconds=0.0)
+    run = vary(run, "training", steps=13, evaluate_seconds=0.0, log_seconds=0.0, checkpoint_seconds=0.0, ema_decay=0.5)
+    means, learned, models = [], [], []
+    build, sample = tf_llm.run.Generator, tf_llm.run.continue_pages
+
+    def build_and_note(model, *given):
+        models.append(model)
+        return build(model, *given)
+
+    def sample_and_note(*given):
+        means.append(models[0].trainable_variables[0].numpy())
+        learned.append(models[0].optimizer.averages[0].numpy())
+        return sample(*given)
+
+    monkeypatch.setattr("tf_llm.run.Generator", build_and_note)
+    monkeypatch.setattr("tf_llm.run.continue_pages", sample_and_note)
     train(vary(run, "training", profile_steps=2), shards, tmp_path / "shown")
     error = capfd.readouterr().err
     places = [error.index(part) for part in ("recipe       article, ", "\nfolder ", "step 00001/00013 (7.7%) | loss ")]
     assert places == sorted(places)
+    np.testing.assert_array_equal(means[0], learned[0])
+    np.testing.assert_allclose(means[1], means[0] + 0.9 * (learned[1] - means[0]), rtol=1e-6)
+    assert np.abs(means[1] - learned[1]).max() > 0
     assert list((tmp_path / "shown" / "tensorboard").glob("plugins/profile/*/*.xplane.pb"))
 
     for name in ("start", "step", "validation"):

@@ -72,13 +72,14 @@ def test_recipes_have_the_parameters_that_keras_counts(name):
 
 
 @pytest.mark.parametrize("name", STATE_COPIES)
-@pytest.mark.parametrize("variant", ["tied", "rnn"])
-def test_the_state_is_that_of_the_built_optimizer(name, variant):
+@pytest.mark.parametrize(("variant", "ema_decay"), [("tied", 0.0), ("rnn", 0.99)])
+def test_the_state_is_that_of_the_built_optimizer(name, variant, ema_decay):
     model = build_model(VARIANTS[variant])
-    optimizer = build_optimizer(TrainingConfig(optimizer=name))
+    optimizer = build_optimizer(TrainingConfig(optimizer=name, ema_decay=ema_decay))
     optimizer.build(model.trainable_variables)
     scalars = 2  # the number of the step, and the rate
-    assert count_state(VARIANTS[variant], name) == sum(math.prod(v.shape) for v in optimizer.variables) - scalars
+    counted = count_state(VARIANTS[variant], name, averages=ema_decay > 0)
+    assert counted == sum(math.prod(v.shape) for v in optimizer.variables) - scalars
 
 
 def test_every_optimizer_is_known_and_an_unknown_one_lists_them():
@@ -230,6 +231,11 @@ def test_a_compiled_step_keeps_less(name):
     eager, compiled = (count_memory(build_size(name), "adam", "float32", 4, compiled=each) for each in (False, True))
     assert compiled["logits"] < eager["logits"] and compiled["activations"] < eager["activations"]
     assert all(compiled[what] == eager[what] for what in ("weights", "optimizer", "gradients"))
+
+
+def test_running_means_of_the_weights_take_half_as_much_as_adam():
+    plain, averaged = (count_memory(SMALL, "adam", "float32", 1, averages=each) for each in (False, True))
+    assert averaged == {**plain, "optimizer": 1.5 * plain["optimizer"]}
 
 
 def test_accumulated_gradients_take_room_of_their_own():

@@ -457,6 +457,20 @@ def test_run_passes_over_a_step_that_would_do_harm(tmp_path, caplog):
     assert last == "1 of 20 steps were passed over"
 
 
+def test_run_that_goes_on_judges_by_the_losses_before(tmp_path):
+    train(*build_run(tmp_path, steps=12, learning_rate=0.01))
+    trainer, checkpoints, notes = build_run(tmp_path, steps=13, learning_rate=0.01)
+    step, limits = trainer.step.train, []
+    trainer.step.train = lambda batch, limit: limits.append(float(limit)) or step(batch, limit)
+    train(trainer, checkpoints, notes)
+    assert notes.steps == [13] and limits[0] < 100
+    whole, checkpoints, notes = build_run(tmp_path / "whole", steps=13, learning_rate=0.01)
+    step, expected = whole.step.train, []
+    whole.step.train = lambda batch, limit: expected.append(float(limit)) or step(batch, limit)
+    train(whole, checkpoints, notes)
+    assert limits == expected[12:]
+
+
 def test_run_that_diverged_ends_and_names_its_last_good_checkpoint(tmp_path):
     trainer, checkpoints, notes = build_run(tmp_path, steps=9, unsound_steps=3, checkpoint_seconds=0.0)
     keep = notes.step

@@ -102,7 +102,8 @@ def describe_costs(run, replicas, peak, precision):
     ]
     if precision in COMPUTE_BYTES:
         rows = math.ceil(training.batch_size / (replicas * training.accumulation))
-        memory = count_memory(model, training.optimizer, precision, rows, accumulates=training.accumulation > 1)
+        how = {"accumulates": training.accumulation > 1, "averages": training.ema_decay > 0}
+        memory = count_memory(model, training.optimizer, precision, rows, **how)
         device, disk = sum(memory.values()), memory["weights"] + memory["optimizer"]
         lines.append(("memory", f"about {abbreviate(device, 'B')} on each device: {itemise(memory)}"))
         lines.append(("checkpoint", f"{abbreviate(disk, 'B')}: weights and the optimiser's state"))

@@ -10,6 +10,7 @@ Each stage's dataclass stands in the file that uses it. A variant of a run is `d
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 
 from tf_llm.contracts import SPECIAL_TOKENS, UserError
@@ -21,6 +22,8 @@ from tf_llm.prepare.worker import WorkerConfig
 from tf_llm.text.html import HtmlConfig
 from tf_llm.text.words import WordsConfig
 from tf_llm.training.optimizers import TrainingConfig
+
+logger = logging.getLogger(__name__)
 
 TOKENS = ("words", "characters", "unigram", "bpe")
 STAGES = {
@@ -123,11 +126,13 @@ def load_config(path):
         ) from error
 
 
-def check_resumable(before, now):
-    """Raises UserError where a run cannot go on as `now` what it began as `before`."""
+def check_resumable(before, now, allow_changes=False):
+    """Raises UserError where a run would go on as `now` that began as `before`; if that is allowed, it is said."""
     differences = [line for line in list_differences(before, now) if not line.startswith(FREE_TO_CHANGE)]
-    if differences:
+    if differences and allow_changes:
+        logger.warning("going on with other settings than this run began with: %s", "; ".join(differences))
+    elif differences:
         raise UserError(
             f"expected the settings that this folder's run began with. Received: {'; '.join(differences)}. "
-            "Use another --workdir, or the same settings"
+            "Use another --workdir, or the same settings; or allow it (--allow_changes)"
         )

@@ -50,7 +50,7 @@ REACHED = (
 PROMPT_WORDS, SAMPLE_WORDS = 8, 24  # of the continuations in the report
 
 
-def train(model, shards, run, workdir, origins=None):
+def train(model, shards, run, workdir, origins=None, allow_changes=False):
     """Trains a compiled model on shards, from wherever the folder's run stands, and reports on it.
 
     Call it inside the scope of the strategy under which the model was built and compiled.
@@ -61,6 +61,8 @@ def train(model, shards, run, workdir, origins=None):
         run: a `RunConfig`.
         workdir: the folder of the run.
         origins: what set the settings that are not the recipe's, for the banner, see `flags.find_origins`.
+        allow_changes: whether a run may go on whose settings were others. What differs is said; its figures are those
+            of no one set of settings.
 
     Returns:
         The figures of `summary.json`, a dictionary.
@@ -89,7 +91,7 @@ def train(model, shards, run, workdir, origins=None):
     make_batches(0), make_validation()  # a corpus that is too small is refused before the folder is touched
     strategy = tf.distribute.get_strategy()
     is_chief = strategy.extended.should_checkpoint  # of several workers, which see the same folder, one writes
-    open_folder(workdir, run, shards, is_chief)
+    open_folder(workdir, run, shards, is_chief, allow_changes)
     if run.training.start_from_frequencies:  # a run that resumes restores its own biases over these
         ids = read_blocks(shards, "train")[:, 0 if shards.config.joined else shards.config.overlap :]
         counts = np.bincount(ids.ravel(), minlength=run.model.vocabulary_size)
@@ -99,6 +101,11 @@ def train(model, shards, run, workdir, origins=None):
     checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer, about=about, writes=is_chief)
     trainer = Trainer(model, strategy, run.training)
     generate = Generator(model, load_tokenizer(shards.folder / TOKENIZER), FRAMES[run.objective.kind])
+
+    def sample():
+        with trainer.step.optimizer.averaged():  # by the weights that are scored
+            return format_samples(continue_pages(generate, shards))
+
     peak = measure_peak(strategy, precision) if is_chief else 0.0  # it is said, and workers may share a machine
     observer = Observer(
         workdir,
@@ -107,7 +114,7 @@ def train(model, shards, run, workdir, origins=None):
         trains_on_text=run.objective.kind not in DENOISING,
         ideal_seconds=run.training.batch_size * sum(count_flops(run.model).values()) / peak if peak else None,
         movement=Movement(model.trainable_variables),
-        sample_fn=lambda: format_samples(continue_pages(generate, shards)),
+        sample_fn=sample,
         profile_steps=run.training.profile_steps,
         is_chief=is_chief,
     )
@@ -142,10 +149,10 @@ def train(model, shards, run, workdir, origins=None):
     return summary
 
 
-def open_folder(workdir, run, shards, is_chief=True):
-    """Makes the folder of a run, or finds it: what it holds must fit what is to be done."""
+def open_folder(workdir, run, shards, is_chief=True, allow_changes=False):
+    """Makes the folder of a run, or finds it: what it holds must fit what is to be done, unless others are allowed."""
     if (workdir / CONFIG).exists():
-        check_resumable(load_config(workdir / CONFIG), run)
+        check_resumable(load_config(workdir / CONFIG), run, allow_changes)
     if not is_chief:
         return
     with explain_full_disk(workdir):

@@ -59,6 +59,7 @@ class Checkpoints:
     Attributes:
         step: optimiser steps done, a `Number`.
         total_steps: steps that the run was planned for, a `Number`; 0 before it was.
+        latest_losses: what a `Guard` judges the next step by, a list; the manifest keeps it.
 
     >>> import tempfile
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -75,7 +76,7 @@ class Checkpoints:
         if keep < 1:
             raise ValueError(f"keep expected a whole number of at least 1. Received: {keep!r}")
         self.folder, self.keep, self.writes = Path(folder), keep, writes
-        self.step, self.total_steps = Number(), Number()
+        self.step, self.total_steps, self.latest_losses = Number(), Number(), []
         self._about = json.loads(json.dumps(about or {}))  # what is no JSON is an error here, not after an hour
         parts = {"model": [variable.value for variable in model.variables]}
         if optimizer is not None:
@@ -89,7 +90,7 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(step=self.step, total_steps=self.total_steps, **parts)
         # One thread, which the scope of no strategy reaches: a variable that is made there lies in the host's memory.
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-        self._staged = self._pending = None
+        self._copies = self._staged = self._pending = None
         self._damaged = set()
 
     @property
@@ -125,6 +126,7 @@ class Checkpoints:
             "step": int(self.step),
             "total_steps": int(self.total_steps),
             "validation_loss": None if validation_loss is None else _number_or_none(validation_loss),
+            "latest_losses": self.latest_losses,
             "about": self._about,
             "versions": list_versions(),
         }
@@ -158,13 +160,14 @@ class Checkpoints:
         paths = sorted(self._list(), key=orders[which])  # the newest first among equals
         for path in paths:
             try:
-                check(path)
+                manifest = check(path)
                 status = self._checkpoint.read(str(path / STATE))
                 if self._partial:
                     status.assert_existing_objects_matched().expect_partial()
                     self._averages.read(str(path / STATE)).expect_partial()  # where there are any
                 else:
                     status.assert_consumed()
+                self.latest_losses = manifest.get("latest_losses", [])
                 return True
             except UserError:
                 raise
@@ -200,8 +203,18 @@ class Checkpoints:
         return [self.folder / match[0] for match in sorted(found, key=lambda match: (-int(match[1]), match[0]))]
 
     def _copy_values(self):
-        """The values of this moment, as arrays that no training step reaches: all that training waits for."""
-        return {name: [np.array(variable.numpy()) for variable in part] for name, part in self._parts.items()}
+        """The values of this moment, as arrays that no training step reaches: all that training waits for.
+
+        They are the same arrays at each save, into which NumPy copies from TensorFlow's memory: `numpy()` would copy
+        twice, and memory that is new to a process takes longer to fill than to copy.
+        """
+        values = {name: [variable.read_value() for variable in part] for name, part in self._parts.items()}
+        if self._copies is None:
+            self._copies = {name: [np.empty(v.shape, v.dtype.as_numpy_dtype) for v in values[name]] for name in values}
+        for name, copies in self._copies.items():
+            for copy, value in zip(copies, values[name], strict=True):
+                np.copyto(copy, value)
+        return self._copies
 
     def _stage(self, values, about):
         """Fills variables in the host's memory, of the same names as those of the run, with what is to be written.

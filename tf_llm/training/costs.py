@@ -155,8 +155,8 @@ def list_attentions(config):
     return attentions + [("decoder", target, config.context_length)] * config.decoder_layers
 
 
-def count_state(config, optimizer):
-    """Numbers that an optimiser keeps beside the weights: 0, 1 or 2 for each of them.
+def count_state(config, optimizer, averages=False):
+    """Numbers that an optimiser keeps beside the weights: 0, 1 or 2 for each, and one more where it averages them.
 
     Adafactor keeps means by row and by column, and in Keras all squares besides (Shazeer and Stern 2018 do without:
     that was its point). Muon keeps one number for the matrices of the blocks, and Adam's two for everything else.
@@ -171,7 +171,7 @@ def count_state(config, optimizer):
     if optimizer not in STATE_COPIES:
         raise UserError(f"optimizer expected one of {sorted(STATE_COPIES)}. Received: {optimizer!r}")
     own = [weight for weight in list_weights(config) if not weight.shared]
-    state = STATE_COPIES[optimizer] * sum(weight.size for weight in own)
+    state = (STATE_COPIES[optimizer] + averages) * sum(weight.size for weight in own)
     if optimizer == "adafactor":
         for weight in own:
             *others, rows, columns = (1, *weight.shape)
@@ -186,7 +186,7 @@ def _is_hidden_matrix(weight):
     return weight.part in ("encoder", "decoder") and weight.positions > 0 and len(weight.shape) == 2
 
 
-def count_memory(config, optimizer, precision, rows, accumulates=False, compiled=False):
+def count_memory(config, optimizer, precision, rows, accumulates=False, compiled=False, averages=False):
     """{what: bytes on one device} at the moment of a training step that needs most; every device holds all of it.
 
         weights        4·N, in float32 also under the mixed precisions
@@ -208,6 +208,7 @@ def count_memory(config, optimizer, precision, rows, accumulates=False, compiled
         rows: B, those that are on the device at a time.
         accumulates: whether gradients of several batches are added up before an update.
         compiled: whether XLA compiles the step whole, as for a TPU; else each operation writes down what it computes.
+        averages: whether the optimiser keeps running means of the weights (`ema_decay`).
 
     Raises:
         UserError: an unknown optimiser or precision.
@@ -217,7 +218,7 @@ def count_memory(config, optimizer, precision, rows, accumulates=False, compiled
     parameters, size = sum(count_parameters(config).values()), COMPUTE_BYTES[precision]
     return {
         "weights": FLOAT32 * parameters,
-        "optimizer": FLOAT32 * count_state(config, optimizer),
+        "optimizer": FLOAT32 * count_state(config, optimizer, averages),
         "gradients": (FLOAT32 * (1 + accumulates) + size % FLOAT32) * parameters,
         "activations": rows * count_activations(config, precision, compiled),
         "logits": rows * (size + 1 if compiled else 2 * FLOAT32) * config.target_length * config.vocabulary_size,

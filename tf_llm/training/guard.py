@@ -23,9 +23,11 @@ class Guard:
     Args:
         spike_factor: how many times the median of the latest losses a loss may be; 0 lets every finite one pass.
         unsound_steps: how many steps in a row may be passed over before the run ends.
+        latest: the losses of the steps before these, of a run that goes on.
 
     Attributes:
         skipped: steps that were passed over, in all.
+        latest: the losses that the limit comes from.
 
     >>> guard = Guard(spike_factor=3.0, unsound_steps=2)
     >>> for step in range(20):
@@ -34,17 +36,17 @@ class Guard:
     15.0
     """
 
-    def __init__(self, spike_factor, unsound_steps):
+    def __init__(self, spike_factor, unsound_steps, latest=()):
         self.spike_factor, self.unsound_steps = spike_factor, unsound_steps
         self.skipped, self._in_a_row = 0, 0
-        self._latest = collections.deque(maxlen=LATEST)
+        self.latest = collections.deque(latest, maxlen=LATEST)
 
     @property
     def limit(self):
         """The loss above which the next step is to be passed over."""
-        if not self.spike_factor or len(self._latest) < ENOUGH:
+        if not self.spike_factor or len(self.latest) < ENOUGH:
             return math.inf
-        return self.spike_factor * statistics.median(self._latest)
+        return self.spike_factor * statistics.median(self.latest)
 
     def judge(self, step, loss, applied, overflowed=False):
         """Takes note of a step that was applied, or passed over.
@@ -56,7 +58,7 @@ class Guard:
             DivergenceError: it is the last of too many that were passed over in a row.
         """
         if applied:
-            self._latest.append(loss)
+            self.latest.append(loss)
             self._in_a_row = 0
             return
         self.skipped += 1

@@ -231,6 +231,7 @@ def plan_training(
     precision = device.choose_precision(training.precision)
     # On a TPU, XLA compiles a step whole; elsewhere TensorFlow runs it operation by operation.
     how = {"accumulates": training.accumulation > 1, "compiled": device.name.startswith("tpu")}
+    how["averages"] = training.ema_decay > 0
     return Plan(
         device=device,
         devices=devices,

@@ -78,7 +78,7 @@ class Trainer:
             logger.info("resuming at step %d of %s", first, total or "a number still to be planned")
         batches = iter(self.strategy.experimental_distribute_dataset(make_batches(first)))
         clock, saved, evaluated, interrupted = Clock(), 0.0, 0.0, False
-        guard, step = Guard(config.spike_factor, config.unsound_steps), first
+        guard, step = Guard(config.spike_factor, config.unsound_steps, checkpoints.latest_losses), first
         next_plan = math.inf if total else first + clock.steps_until_planned
         observer.start(step, total)
         with Interruptions() as interruptions:
@@ -97,6 +97,7 @@ class Trainer:
                 step += 1
                 checkpoints.step.assign(step)
                 checkpoints.total_steps.assign(total)
+                checkpoints.latest_losses = list(guard.latest)
                 observer.step(step, sums, learning_rate, clock)
                 if step < total and not config.steps and clock.total > 1.25 * config.seconds:
                     logger.warning("the machine became slower than planned: stopping at step %d of %d", step, total)
