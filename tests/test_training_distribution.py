@@ -221,9 +221,9 @@ def main(folder):
     }
     compared |= {
         f"{parts} parts": _compare_training(
-            folder / f"{parts}", devices, accumulation=parts, batch_size=8, clip_norm=0.1
+            folder / f"{parts}", devices, accumulation=parts, batch_size=8, clip_norm=0.1, steps_per_call=steps
         )
-        for parts in (2, 4)
+        for parts, steps in ((2, 1), (4, 3))
     }
     print(
         json.dumps(
@@ -270,6 +270,7 @@ def test_two_devices_train_as_one_with_decay_smoothing_and_running_means(two_dev
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_two_devices_train_as_one_in_parts(two_devices, parts):
+    """Four parts: in calls of three steps."""
     difference = two_devices["training"][f"{parts} parts"]
     assert difference["weights"] < 1e-5 and difference["moved"] > 0.005
     assert difference["sums"] < 1e-3

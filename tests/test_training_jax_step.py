@@ -120,6 +120,12 @@ def test_an_unsound_step_leaves_weights_and_optimizer_as_they_were(trained, case
 
 
 @needs_jax
+def test_several_steps_in_a_call_equal_as_many_calls(trained):
+    results = trained[1]["compare_with_tensorflow"]
+    assert results["several"] == results["best"]
+
+
+@needs_jax
 def test_a_run_in_two_halves_is_the_same_to_the_last_bit(trained):
     results = trained[1]["save_and_go_on"]
     assert results["halves"] == results["whole"]

@@ -490,6 +490,51 @@ def test_run_that_diverged_ends_and_names_its_last_good_checkpoint(tmp_path):
     assert notes.steps == [1, 2, 3, 4, 5, 6]
 
 
+# === Several steps in a call ===
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"accumulation": 2, "ema_decay": 0.9}, {"optimizer": "adamw", "weight_decay": 0.1}],
+    ids=["plain", "parts and means", "decay"],
+)
+def test_several_steps_in_a_call_equal_as_many_calls(tmp_path, settings):
+    settings = settings | {"steps": 10, "schedule": "cosine", "clip_norm": 1.0}
+    single, checkpoints, single_notes = build_run(tmp_path / "single", **settings)
+    train(single, checkpoints, single_notes)
+    several, checkpoints, notes = build_run(tmp_path / "several", steps_per_call=4, **settings)
+    clock = several.train(make_tiny_batches, checkpoints, notes, lambda: Sums(1.0, 1.0, 1.0))
+    assert notes.steps == list(range(1, 11)) and clock.steps == 10 == len(clock.latest)
+    assert (notes.sums, notes.rates) == (single_notes.sums, single_notes.rates)
+    assert_equal(weights_of(several), weights_of(single))
+    assert int(checkpoints.step) == 10
+    assert several.step._several.experimental_get_tracing_count() == 1  # the last call has two steps
+
+
+def test_run_of_several_steps_in_a_call_is_planned_and_goes_on(tmp_path):
+    trainer, checkpoints, notes = build_run(tmp_path, steps_per_call=4, seconds=0.5)
+    train(trainer, checkpoints, notes)
+    total = notes.starts[-1][1]
+    assert notes.steps == list(range(1, total + 1)) and total > 13
+    trainer, checkpoints, notes = build_run(tmp_path, steps_per_call=4, steps=total + 1)
+    train(trainer, checkpoints, notes)
+    assert notes.steps == [total + 1]
+
+
+def test_unsound_step_within_a_call_is_passed_over_alone():
+    trainer, alone = (build_trainer(TrainingConfig(steps_per_call=3), dropout=0.0) for _ in range(2))
+
+    def poison(number, batch):
+        return (*batch[:2], tf.where(number == 1, math.inf, batch[2]))
+
+    results = trainer.step.train_several(iter(make_tiny_batches().enumerate().map(poison)), [0.05] * 3, math.inf)
+    assert results.numpy()[:, 5].tolist() == [1.0, 0.0, 1.0]
+    for number in (0, 2):
+        alone.model.optimizer.learning_rate.assign(0.05)
+        take_step(alone, next(iter(make_tiny_batches(number))))
+    assert_equal(weights_of(trainer), weights_of(alone))
+
+
 # === Parts of a batch ===
 
 

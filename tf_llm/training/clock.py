@@ -41,12 +41,15 @@ class Clock:
         """Seconds since the step began."""
         return time.perf_counter() - self._started
 
-    def add(self, seconds):
-        """A step took so long. The first step of all traces the graph; it counts in `total` like any other."""
-        self.latest.append(seconds)
-        self.waits.append(self._received - self._started)
+    def add(self, seconds, steps=1):
+        """One step took so long, or several in one call, of whose waiting nothing is known, each a part of it.
+
+        The first step of all traces the graph; it counts in `total` like any other.
+        """
+        self.latest += [seconds / steps] * steps
+        self.waits += [(self._received - self._started) / steps] * steps
         self.total += seconds
-        self.steps += 1
+        self.steps += steps
         del self.latest[:-LATEST], self.waits[:-LATEST]
 
     def plan(self, seconds):

@@ -74,13 +74,23 @@ class JaxStep:
     def train(self, batch, limit):
         """Learns from a batch unless its loss is above `limit`, or its gradients are not finite; then neither weights
         nor optimiser change. Returns the fields of `Sums` as a tensor [6] of TensorFlow's."""
+        return tf.constant(np.asarray(self.begin(batch, self.optimizer.learning_rate, limit)))
+
+    def train_several(self, batches, rates, limit):
+        """A step for each learning rate, from the next batches: a tensor [steps, 6]. The host prepares a step while the
+        device is still at the one before, since it looks at none before the last."""
+        sums = [self.begin(next(batches), rate, limit) for rate in rates]
+        return tf.constant(np.stack(sums))
+
+    def begin(self, batch, rate, limit):
+        """Has the device do a step, and does not wait for it: the fields of `Sums` as JAX's array [6]."""
         if self.state is None:
             self.read()
-        rate = self.optimizer.learning_rate  # set by the trainer, from step to step
-        place = next(i for i, variable in enumerate(self.optimizer.variables) if variable is rate)
+        own = self.optimizer.learning_rate
+        place = next(i for i, variable in enumerate(self.optimizer.variables) if variable is own)
         self.state["optimizer"][place] = jax.device_put(np.float32(rate), self.layout.of_numbers)
         self.state, sums = self.compiled(self.state, batch, np.float32(limit))
-        return tf.constant(np.asarray(sums))
+        return sums
 
     def evaluate(self, batch):
         """The first four of them, without dropout and without learning."""

@@ -39,6 +39,7 @@ class TrainingConfig:
     start_from_frequencies: bool = False  # whether the output's biases begin as the frequencies of the tokens
     batch_size: int = 16  # rows of a batch over all devices, and all parts of it
     accumulation: int = 1  # parts of a batch that a device computes one behind the other, for want of memory
+    steps_per_call: int = 1  # steps that a device takes before the host looks at what came of them; TPUs like several
     spike_factor: float = 3.0  # a step whose loss is so many times that of the latest ones is passed over; 0 for none
     unsound_steps: int = 10  # in a row, of which the last ends the run
     steps: int = 0  # optimiser steps; 0 plans as many as `seconds` has room for, after timing the first ones
@@ -54,7 +55,7 @@ class TrainingConfig:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             self._check(name, f"one of {sorted(known)}", lambda value, known=known: value in known)
         self._check("learning_rate", "a finite number above 0", lambda value: 0 < value < math.inf)
-        for name in ("batch_size", "accumulation", "unsound_steps"):
+        for name in ("batch_size", "accumulation", "steps_per_call", "unsound_steps"):
             self._check(name, "a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
         for name in ("warmup_steps", "steps", "profile_steps"):
             self._check(name, "a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)

@@ -86,19 +86,18 @@ class Trainer:
                 if step >= next_plan or (not total and clock.total > config.seconds):
                     total, next_plan = step + clock.plan(config.seconds), step + STEPS_OF_A_PLAN
                     observer.start(step, total)
+                several = range(step, min(step + config.steps_per_call, total or math.inf))
+                rates = [learning_rate_at(config, number, total) for number in several]
                 clock.start()
-                batch = next(batches)
-                clock.receive()
-                learning_rate = learning_rate_at(config, step, total)
-                self.model.optimizer.learning_rate.assign(learning_rate)
-                sums = Sums(*self.step.train(batch, tf.constant(guard.limit, tf.float32)).numpy().tolist())
-                clock.add(self.mean_of_workers(clock.elapsed()))
-                self._judge(guard, step, sums, checkpoints)
-                step += 1
-                checkpoints.step.assign(step)
+                results = self._take_steps(batches, rates, guard.limit, clock)
+                clock.add(self.mean_of_workers(clock.elapsed()), steps=len(rates))
+                for learning_rate, sums in zip(rates, results, strict=True):
+                    self._judge(guard, step, sums, checkpoints)
+                    step += 1
+                    checkpoints.step.assign(step)
+                    observer.step(step, sums, learning_rate, clock)
                 checkpoints.total_steps.assign(total)
                 checkpoints.latest_losses = list(guard.latest)
-                observer.step(step, sums, learning_rate, clock)
                 if step < total and not config.steps and clock.total > 1.25 * config.seconds:
                     logger.warning("the machine became slower than planned: stopping at step %d of %d", step, total)
                     break
@@ -121,6 +120,16 @@ class Trainer:
             logger.warning("interrupted: saved step %d; the same command goes on from there", step)
             interruptions.end()
         return clock
+
+    def _take_steps(self, batches, rates, limit, clock):
+        """Takes a step for each learning rate, from the next batches: their `Sums`."""
+        limit = tf.constant(limit, tf.float32)
+        if self.config.steps_per_call > 1:
+            return [Sums(*sums) for sums in self.step.train_several(batches, rates, limit).numpy().tolist()]
+        batch = next(batches)
+        clock.receive()
+        self.model.optimizer.learning_rate.assign(rates[0])
+        return [Sums(*self.step.train(batch, limit).numpy().tolist())]
 
     def _judge(self, guard, step, sums, checkpoints):
         """Lets the guard look at a step, and says where a run that diverged left off."""
