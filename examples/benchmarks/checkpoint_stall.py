@@ -80,9 +80,7 @@ def main(_):
             beside.append(measure(step))
             checkpoints.wait()
         size = sum(path.stat().st_size for path in Path(checkpoints.newest).iterdir())
-    undisturbed, stall, written = (
-        statistics.median(seconds[1:]) for seconds in (alone[BETWEEN - 1 :], stalls, beside)
-    )
+    undisturbed, stall, written = (statistics.median(seconds[1:]) for seconds in (alone[BETWEEN - 1 :], stalls, beside))
     print(f"a checkpoint of {size / 1e6:.0f} MB, medians of {saves}")
     print(f"{'a step':36}{1e3 * undisturbed:8.0f} ms")
     print(f"{'a save, for which training waits':36}{1e3 * stall:8.0f} ms{stall / undisturbed:8.1%} of a step")
