@@ -79,7 +79,7 @@ class Notes:
     def start(self, step, total):
         self.starts.append((step, total))
 
-    def step(self, step, sums, learning_rate, clock):
+    def step(self, step, sums, learning_rate, clock, ends_call=True):
         self.steps.append(step)
         self.sums.append(sums)
         self.rates.append(learning_rate)
@@ -508,7 +508,7 @@ def test_several_steps_in_a_call_equal_as_many_calls(tmp_path, settings):
     assert (notes.sums, notes.rates) == (single_notes.sums, single_notes.rates)
     assert_equal(weights_of(several), weights_of(single))
     assert int(checkpoints.step) == 10
-    assert several.step._several.experimental_get_tracing_count() == 1  # the last call has two steps
+    assert several.step._loop.experimental_get_tracing_count() == 1  # the last call has two steps
 
 
 def test_run_of_several_steps_in_a_call_is_planned_and_goes_on(tmp_path):

@@ -2,7 +2,7 @@
 
 A run lives in one folder:
 
-    config.json      its settings; a run that is resumed must have the same
+    config.json      its settings; a run that is resumed must have the same, unless others are allowed
     tokenizer.json   what its ids mean
     checkpoints/     weights, optimiser, random state and step
     metrics.jsonl    and tensorboard/: every line of progress

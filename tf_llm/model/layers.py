@@ -59,7 +59,7 @@ class Attend(keras.layers.Layer):
 
     Call: (queries [B, T, D], keys [B, S, G, K], values [B, S, G, K], attention_mask bool, broadcast to [B, H, T, S],
     bias [1, H, T, S] or None, rotation [2, T, K/2] or None) -> [B, T, D]. The softmax is taken in float32. A query that
-    may see nothing takes the mean of all values.
+    may see nothing takes some mean of all values.
     """
 
     def __init__(self, num_heads, head_size, scale=True, dropout=0.0, **kwargs):

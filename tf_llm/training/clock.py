@@ -1,6 +1,7 @@
 """How long steps take, and how many of them a time has room for."""
 
 import logging
+import math
 import time
 
 import numpy as np
@@ -42,12 +43,12 @@ class Clock:
         return time.perf_counter() - self._started
 
     def add(self, seconds, steps=1):
-        """One step took so long, or several in one call, of whose waiting nothing is known, each a part of it.
+        """One step took so long, or several in one call, each a part of it; of their waiting nothing is known.
 
         The first step of all traces the graph; it counts in `total` like any other.
         """
         self.latest += [seconds / steps] * steps
-        self.waits += [(self._received - self._started) / steps] * steps
+        self.waits += [self._received - self._started if steps == 1 else math.nan] * steps
         self.total += seconds
         self.steps += steps
         del self.latest[:-LATEST], self.waits[:-LATEST]

@@ -1,7 +1,7 @@
 """Being asked to stop: Ctrl-C, and the SIGTERM of a cluster that wants its machine back.
 
 Neither may hit in the midst of a step, when half of the weights have moved, or of a checkpoint. So a signal is only
-noted, and the training loop looks at the note between two steps.
+noted, and the training loop looks at the note between two steps, or between two calls of several steps.
 """
 
 import logging

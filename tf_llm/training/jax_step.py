@@ -19,7 +19,7 @@ from tf_llm.contracts import PAD_ID, SOURCE_IDS, UserError
 from tf_llm.training.jax_extra import jax
 from tf_llm.training.jax_layouts import find_layout
 from tf_llm.training.losses import cross_entropy
-from tf_llm.training.step import check_compiled
+from tf_llm.training.step import call_loss, check_compiled
 
 jnp = jax.numpy
 
@@ -89,7 +89,8 @@ class JaxStep:
         own = self.optimizer.learning_rate
         place = next(i for i, variable in enumerate(self.optimizer.variables) if variable is own)
         self.state["optimizer"][place] = jax.device_put(np.float32(rate), self.layout.of_numbers)
-        self.state, sums = self.compiled(self.state, batch, np.float32(limit))
+        state, self.state = self.state, None  # which this call uses up, even if it fails
+        self.state, sums = self.compiled(state, batch, np.float32(limit))
         return sums
 
     def evaluate(self, batch):
@@ -126,10 +127,15 @@ class JaxStep:
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(gradient)) for gradient in gradients))
         if clip := self.config.clip_norm:
             gradients = [gradient * (clip / jnp.maximum(norm, clip)) for gradient in gradients]
-        sound = jnp.isfinite(norm) & (sums[0] / jnp.maximum(sums[2], 1.0) <= limit)
+        loss = sums[0] / jnp.maximum(sums[2], 1.0)
+        sound = jnp.isfinite(norm) & jnp.isfinite(loss) & (loss <= limit)
         old = state["trainable"], state["optimizer"]
         new = self.optimizer.stateless_apply(state["optimizer"], gradients, state["trainable"])
         trainable, optimizer = jax.tree.map(lambda after, before: jnp.where(sound, after, before), tuple(new), old)
+        non_trainable = [  # batch norm's averages; but what was drawn is drawn
+            jnp.where(sound, after, before) if jnp.issubdtype(after.dtype, jnp.floating) else after
+            for after, before in zip(non_trainable, state["non_trainable"], strict=True)
+        ]
         sums = jnp.concatenate([sums, jnp.stack([norm, sound.astype("float32")])])
         return {"trainable": trainable, "non_trainable": non_trainable, "optimizer": optimizer}, sums
 
@@ -163,7 +169,7 @@ class JaxStep:
             logits, changed, penalties = self.model.stateless_call(
                 trainable, non_trainable, features, training=True, return_losses=True
             )
-            losses = self.model.loss.call(targets, logits)  # [B, T]
+            losses = call_loss(self.model.loss, targets, logits)  # [B, T]
             sums = add_up_tokens(features, targets, weights, logits, cross_entropy(targets, logits))
             return jnp.sum(losses * weights) / tokens + sum(penalties) / self.parts, (changed, sums)
 

@@ -103,7 +103,7 @@ def cross_entropy_by_softmax(targets, logits):
     probabilities = tf.nn.softmax(logits)  # [B, T, V]
     likeliest = tf.argmax(logits, axis=-1, output_type=tf.int32)  # [B, T]; a step's accuracy needs it, too
     most, largest = (tf.gather(every, likeliest, batch_dims=rank) for every in (probabilities, logits))  # [B, T] each
-    nats = largest - tf.math.log(most) - tf.gather(logits, targets, batch_dims=rank)  # [B, T]
+    nats = (largest - tf.gather(logits, targets, batch_dims=rank)) - tf.math.log(most)  # [B, T]
 
     def differentiate(upstream):
         flat = tf.reshape(targets, [-1])  # [B·T]
@@ -124,7 +124,7 @@ def pick(logits, targets):
     if keras.backend.backend() == "tensorflow":
         return tf.gather(logits, targets, batch_dims=targets.shape.rank)
     # XLA computes this where it is used; the gradient of a gather would be one more tensor [B, T, V].
-    return ops.sum(logits * ops.one_hot(targets, logits.shape[-1], dtype=logits.dtype), axis=-1)
+    return ops.sum(ops.where(ops.one_hot(targets, logits.shape[-1], dtype="bool"), logits, 0.0), axis=-1)
 
 
 def build_loss(config):

@@ -10,8 +10,9 @@ said together), the share of what the devices can do that was used (mfu) and the
 
     gradient_norm     of all weights together, before it was cut; the mean
     skipped_steps     how many steps were passed over (guard.py)
-    update_ratio      how far the first of the steps moved the weights, in their own size (movement.py)
-    data_wait_share   of the time of a step: how long it waited for its batch
+    update_ratio      how far the first step moved the weights, in their own size (movement.py); or the first call,
+                      where a call takes several steps
+    data_wait_share   of the time of a step: how long it waited for its batch; unknown of several steps in a call
 
 A figure that is infinite or not a number is null in `metrics.jsonl`, as JSON knows neither. TensorBoard has what the
 model writes at each validation, too, and if asked for, a profile of some steps.
@@ -89,12 +90,17 @@ class Observer:
         if self._bar is not None:
             self._bar.total = total or None
 
-    def step(self, step, sums, learning_rate, clock):
-        """A step is done: the number of them, its `Sums`, its rate, and the `Clock` that timed it."""
+    def step(self, step, sums, learning_rate, clock, ends_call=True):
+        """A step is done: the number of them, its `Sums`, its rate, and the `Clock` that timed it.
+
+        Of several steps in one call of the graph this is told behind the call; weights and times are those of its end.
+        """
         if not self.is_chief:
             return
         self._window.append(sums)
-        if self.movement and len(self._window) == 1:
+        if not ends_call:
+            return
+        if self.movement and self._update_ratio is None:
             self._update_ratio = self.movement.measure()
         if self.profile_steps:
             self._profile()
@@ -107,6 +113,7 @@ class Observer:
         self._print_progress(step, record)
         self._window, self._logged = [], time.monotonic()
         if self.movement:
+            self._update_ratio = None
             self.movement.remember()
 
     def validation(self, step, sums):

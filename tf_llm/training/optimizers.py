@@ -1,6 +1,6 @@
 """Optimisers by name. The learning rate as a function of the step: schedules.py.
 
-Every optimiser here is Keras's own class with one repair. Keras's TensorFlow backend hands an embedding's gradient to
+Every optimiser here is Keras's own class with a repair, and for Adam a faster update. Keras's TensorFlow backend hands an embedding's gradient to
 the optimiser as IndexedSlices, whose rows repeat when a token occurs more than once in a batch, and does not add the
 repetitions up first: Adam squares four small gradients where it should square their sum, and Adagrad and every clip go
 wrong in the same way. One row looked up four times, three Adam steps of 0.1, a constant gradient: stock Keras moves the
@@ -39,7 +39,7 @@ class TrainingConfig:
     start_from_frequencies: bool = False  # whether the output's biases begin as the frequencies of the tokens
     batch_size: int = 16  # rows of a batch over all devices, and all parts of it
     accumulation: int = 1  # parts of a batch that a device computes one behind the other, for want of memory
-    steps_per_call: int = 1  # steps that a device takes before the host looks at what came of them; TPUs like several
+    steps_per_call: int = 1  # steps that devices take before the host looks at them, and at signals; TPUs like several
     spike_factor: float = 3.0  # a step whose loss is so many times that of the latest ones is passed over; 0 for none
     unsound_steps: int = 10  # in a row, of which the last ends the run
     steps: int = 0  # optimiser steps; 0 plans as many as `seconds` has room for, after timing the first ones

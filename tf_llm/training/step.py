@@ -51,7 +51,7 @@ class Sums:
 
 
 class TrainingStep:
-    """The two graphs that a run consists of: a step that learns, and one that scores.
+    """The graphs that a run consists of: a step that learns, several of them, and one that scores.
 
     Args:
         model: a Keras model, compiled inside `strategy.scope()` with `build_optimizer(config)` and
@@ -61,10 +61,11 @@ class TrainingStep:
 
     Attributes:
         train: tf.function of (batch, limit): learns from a distributed batch unless its loss is above `limit`, float32
-            [], or its gradients are not finite; then neither weights nor optimiser change. Returns the fields of `Sums`
-            as a tensor [6].
-        train_several: function of (iterator of such batches, rates, limit): one step for each learning rate, in one
-            call of a graph, which TPUs wait less for than for as many calls. Returns a tensor [steps, 6].
+            [], or its gradients are not finite; then neither weights nor optimiser change, nor batch norm's averages.
+            Returns the fields of `Sums` as a tensor [6].
+        train_several: function of (iterator of such batches, rates, limit): one step for each learning rate, all with
+            the same limit, in one call of a graph. A TPU waits less for it than for as many calls. Returns a tensor
+            [steps, 6].
         evaluate: tf.function of a distributed batch -> the first four of them, without dropout and without learning.
 
     Raises:
@@ -82,6 +83,12 @@ class TrainingStep:
         self.model, self.strategy, self.config = model, strategy, config
         self.optimizer, self.sums = unwrap(model.optimizer), []
         self.scaler = model.optimizer if model.optimizer is not self.optimizer else None
+        if self.scaler is not None and config.steps_per_call > 1:
+            raise UserError(
+                "training.steps_per_call expected 1 under mixed_float16, whose loss scale is looked at after each step. "
+                f"Received: {config.steps_per_call}. Choose 1, or mixed_bfloat16"
+            )
+        self.batch_averages = [v.value for v in model.non_trainable_variables if v.dtype == "float32"]
         with strategy.scope():
             if not model.optimizer.built:  # a LossScaleOptimizer would make a second scale
                 model.optimizer.build(model.trainable_variables)
@@ -90,24 +97,34 @@ class TrainingStep:
                 self.sums = [make_local_zeros(shape) for shape in shapes]
         self.train = tf.function(self._train_in_parts if self.parts > 1 else self._train)
         self.evaluate = tf.function(self._evaluate)
-        self._several = tf.function(self._train_several)
+        self._loop = tf.function(self._train_several)
 
     def train_several(self, batches, rates, limit):
-        """See the class. With fewer rates than the config's `steps_per_call` no second graph is drawn."""
+        """See the class. Fewer rates than the config's `steps_per_call` ask for no second graph."""
         padded = tf.constant([*rates, *[0.0] * (self.config.steps_per_call - len(rates))])
-        return self._several(batches, padded, tf.constant(len(rates)), limit)[: len(rates)]
+        return self._loop(batches, padded, tf.constant(len(rates)), limit)[: len(rates)]
 
     # === What the strategy sees: functions of a distributed batch ===
 
     def _train(self, batch, limit):
+        before = [tf.convert_to_tensor(average) for average in self.batch_averages]
         with self.optimizer.guard():
-            return self._rescale(self._add_up(self.strategy.run(self.replica_step, args=(*batch, limit))))
+            result = self._add_up(self.strategy.run(self.replica_step, args=(*batch, limit)))
+        return self._finish(result, before)
 
     def _train_in_parts(self, batch, limit):
+        before = [tf.convert_to_tensor(average) for average in self.batch_averages]
         for part in tf.range(self.parts):
             self.strategy.run(self.replica_accumulate, args=(*batch, part))
         with self.optimizer.guard():
-            return self._rescale(self._add_up(self.strategy.run(self.replica_update, args=(limit,))))
+            result = self._add_up(self.strategy.run(self.replica_update, args=(limit,)))
+        return self._finish(result, before)
+
+    def _finish(self, result, before):
+        """Puts back what the forward passes of a step have moved that is passed over: the averages of batch norm."""
+        for average, old in zip(self.batch_averages, before, strict=True):
+            average.assign(tf.where(result[5] > 0.5, average, old))
+        return self._rescale(result)
 
     def _train_several(self, batches, rates, count, limit):
         results = tf.TensorArray(tf.float32, size=tf.size(rates), element_shape=[6])
@@ -192,9 +209,7 @@ class TrainingStep:
             tape.watch(variables)  # which are tensors where a `keras.StatelessScope` lends the model its weights
             with on_replica(replica.replica_id_in_sync_group):
                 logits = tf.cast(self.model(features, training=True), tf.float32)  # [B, T, V]
-            # Keras's own loss is plain cross-entropy, by an op that takes twice as long on a CPU.
-            plain = isinstance(self.model.loss, keras.losses.SparseCategoricalCrossentropy)
-            losses = cross_entropy(targets, logits) if plain else self.model.loss.call(targets, logits)  # [B, T]
+            losses = call_loss(self.model.loss, targets, logits)  # [B, T]
             objective = tf.reduce_sum(losses * weights) / tf.maximum(tokens, 1.0)
             if self.model.losses:  # L2: once for all devices and parts together, not once for each
                 objective += tf.add_n(self.model.losses) / (self.strategy.num_replicas_in_sync * self.parts)
@@ -204,9 +219,9 @@ class TrainingStep:
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # repeated embedding rows are added up
         if self.scaler is not None:  # the scale is a power of two, so nothing is rounded
             gradients = [gradient / self.scaler.dynamic_scale.value for gradient in gradients]
-        # No second softmax over the vocabulary: the plain part of a `SmoothedCrossentropy` is made of the very nodes
-        # that this is made of, of which TensorFlow keeps one each.
-        nats = losses if plain else cross_entropy(targets, logits)
+        # No second softmax over the vocabulary: the plain part of a loss is made of the very nodes that this is made of,
+        # of which TensorFlow keeps one each.
+        nats = cross_entropy(targets, logits)
         return [add_up_tokens(features, targets, weights, logits, nats), *gradients]
 
     def apply(self, sums, gradients, limit):
@@ -216,15 +231,24 @@ class TrainingStep:
         norm = tf.linalg.global_norm(gradients)
         if self.config.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.config.clip_norm, use_norm=norm)
-        sound = tf.logical_and(tf.math.is_finite(norm), total[0] / tf.maximum(total[2], 1.0) <= limit)
+        loss = total[0] / tf.maximum(total[2], 1.0)
+        sound = tf.math.is_finite(norm) & tf.math.is_finite(loss) & (loss <= limit)
         self.optimizer.sound = sound
         self.optimizer.apply(gradients, self.model.trainable_variables)
         of_all = tf.stack([norm, tf.cast(sound, tf.float32)]) / self.strategy.num_replicas_in_sync
         return tf.concat([sums, of_all], axis=0)
 
 
+def call_loss(loss, targets, logits):
+    """What a compiled loss makes of each target: float32 [B, T]."""
+    # Keras's own, as the article has it, is plain cross-entropy by an op that takes twice as long on a CPU.
+    plain = type(loss) is keras.losses.SparseCategoricalCrossentropy and loss.from_logits and loss.ignore_class is None
+    return cross_entropy(targets, logits) if plain else loss.call(targets, logits)
+
+
 def add_up_tokens(features, targets, weights, logits, nats):
     """The first fields of `Sums`, as a tensor [4]; `nats` [B, T]."""
+    # Not by keras.ops, whose argmax passes over all logits four times more, for the sake of a zero's sign.
     hit = tf.cast(tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets, tf.float32)
     source_tokens = tf.reduce_sum(tf.cast(features[SOURCE_IDS] != PAD_ID, tf.float32))
     return tf.stack(

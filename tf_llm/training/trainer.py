@@ -79,15 +79,16 @@ class Trainer:
         batches = iter(self.strategy.experimental_distribute_dataset(make_batches(first)))
         clock, saved, evaluated, interrupted = Clock(), 0.0, 0.0, False
         guard, step = Guard(config.spike_factor, config.unsound_steps, checkpoints.latest_losses), first
-        next_plan = math.inf if total else first + clock.steps_until_planned
+        # The first call is not timed: it traces.
+        next_plan = math.inf if total else first + max(clock.steps_until_planned, config.steps_per_call + 1)
         observer.start(step, total)
         with Interruptions() as interruptions:
             while (not total or step < total) and not interrupted:
                 if step >= next_plan or (not total and clock.total > config.seconds):
                     total, next_plan = step + clock.plan(config.seconds), step + STEPS_OF_A_PLAN
                     observer.start(step, total)
-                several = range(step, min(step + config.steps_per_call, total or math.inf))
-                rates = [learning_rate_at(config, number, total) for number in several]
+                end = min(step + config.steps_per_call, total or math.inf)  # of this call
+                rates = [learning_rate_at(config, number, total) for number in range(step, end)]
                 clock.start()
                 results = self._take_steps(batches, rates, guard.limit, clock)
                 clock.add(self.mean_of_workers(clock.elapsed()), steps=len(rates))
@@ -95,7 +96,7 @@ class Trainer:
                     self._judge(guard, step, sums, checkpoints)
                     step += 1
                     checkpoints.step.assign(step)
-                    observer.step(step, sums, learning_rate, clock)
+                    observer.step(step, sums, learning_rate, clock, step == end)
                 checkpoints.total_steps.assign(total)
                 checkpoints.latest_losses = list(guard.latest)
                 if step < total and not config.steps and clock.total > 1.25 * config.seconds:
@@ -114,6 +115,7 @@ class Trainer:
             if step > first:
                 checkpoints.save()
             checkpoints.wait()
+            interrupted = interrupted or self.mean_of_workers(interruptions.received is not None) > 0
         if guard.skipped:
             logger.warning("%d of %d steps were passed over", guard.skipped, step - first)
         if interrupted:
