@@ -14,12 +14,14 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets at length when it is imported
 import numpy as np
+import tensorflow as tf
 from absl import flags
 
 import tf_llm
 import tf_llm.flags
 from tf_llm.training.devices import DEVICES, find_device
 from tf_llm.training.planner import USUAL_MFU, abbreviate, plan_training, say_time
+from tf_llm.training.step import TrainingStep
 
 BYTES_PER_TOKEN = {"characters": 1.0, "words": 5.6, "unigram": 4.0, "bpe": 4.0}  # words: with the stop words removed
 DEVICE = flags.DEFINE_enum(
@@ -60,22 +62,27 @@ def main():
 
 
 def measure_step(run, plan, steps=10):
-    """Seconds of one step on random words: the median of some, once the first has traced the graph."""
-    model = tf_llm.build_model(run.model, plan.precision)
-    model.compile(optimizer=tf_llm.build_optimizer(run.training), loss=tf_llm.build_loss(run.training))
+    """Seconds of one step of the trainer on random words: the median of some, once the first has traced the graph."""
+    strategy = tf_llm.strategy("gpu" if tf.config.list_physical_devices("GPU") else "cpu")
+    training = dataclasses.replace(run.training, batch_size=plan.rows, accumulation=1)
+    with strategy.scope():
+        model = tf_llm.build_model(run.model, plan.precision)
+        model.compile(optimizer=tf_llm.build_optimizer(training), loss=tf_llm.build_loss(training))
+        step = TrainingStep(model, strategy, training)
     draw = np.random.default_rng(run.training.seed)
-    features = {
-        # Packed rows have columns that hold no ids: one segment, and any position.
-        column.name: draw.integers(
-            1, run.model.vocabulary_size if column.name.endswith("_ids") else 2, (plan.rows, column.shape[1])
-        )
-        for column in model.inputs
+
+    def draw_ids(length, below=run.model.vocabulary_size):
+        return tf.constant(draw.integers(1, below, (plan.rows, length), "int32"))
+
+    features = {  # packed rows have columns that hold no ids: one segment, and any position
+        column.name: draw_ids(column.shape[1], *[] if column.name.endswith("_ids") else [2]) for column in model.inputs
     }
-    targets = draw.integers(1, run.model.vocabulary_size, (plan.rows, run.model.target_length))
+    targets = draw_ids(run.model.target_length)
+    batch, limit = (features, targets, tf.ones(targets.shape)), tf.constant(np.inf, tf.float32)
     seconds = []
     for _ in range(1 + steps):
         started = time.perf_counter()
-        model.train_on_batch(features, targets)  # returns the loss as a number, so it waits for it
+        step.train(batch, limit).numpy()  # which waits for it
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[1:]))
 

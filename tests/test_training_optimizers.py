@@ -10,15 +10,15 @@ import tensorflow as tf
 
 from tf_llm.model.config import ModelConfig
 from tf_llm.model.encoder_decoder import build_model
-from tf_llm.training import optimizers, schedules
+from tf_llm.training import optimizers, schedules, updates
 from tf_llm.training.optimizers import (
     DECAYING,
     OPTIMIZERS,
     TrainingConfig,
     build_optimizer,
-    is_decayed,
 )
 from tf_llm.training.schedules import SCHEDULES, learning_rate_at
+from tf_llm.training.updates import is_decayed
 
 STOCK = {
     "gradient_descent": lambda rate: keras.optimizers.SGD(rate),
@@ -39,7 +39,7 @@ STOCK["adamw_rms"] = OPTIMIZERS["adamw_rms"]
 INDIFFERENT = ("gradient_descent", "sgd", "lion", "adamw_rms")
 
 
-@pytest.mark.parametrize(("module", "examples"), [(optimizers, 3), (schedules, 5)])
+@pytest.mark.parametrize(("module", "examples"), [(optimizers, 2), (schedules, 5), (updates, 1)])
 def test_docstring_examples(module, examples):
     result = doctest.testmod(module, extraglobs={"np": np})
     assert result.attempted >= examples and result.failed == 0

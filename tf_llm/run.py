@@ -99,6 +99,10 @@ def train(model, shards, run, workdir, origins=None, allow_changes=False):
         model.start_from_frequencies(counts)
     about, precision = dataclasses.asdict(run), model.dtype_policy.name
     checkpoints = Checkpoints(workdir / CHECKPOINTS, model, model.optimizer, about=about, writes=is_chief)
+    if allow_changes:
+        checkpoints.restore()  # settings with which that fails are not to be those of the folder
+    if is_chief:
+        write_config(run, workdir / CONFIG)
     trainer = Trainer(model, strategy, run.training)
     generate = Generator(model, load_tokenizer(shards.folder / TOKENIZER), FRAMES[run.objective.kind])
 
@@ -158,7 +162,6 @@ def open_folder(workdir, run, shards, is_chief=True, allow_changes=False):
     with explain_full_disk(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(shards.folder / TOKENIZER, workdir / TOKENIZER)
-    write_config(run, workdir / CONFIG)
 
 
 @contextlib.contextmanager

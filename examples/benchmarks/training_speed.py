@@ -14,7 +14,8 @@ The product of two matrices in bfloat16 is measured in the same turns, by each f
 step's matrix products (training/costs.py counts them) at the peak would take a part of its time; the second table says
 where the time goes, by operations: what is more than the products is memory that is moved.
 
-The goal: 1.5 times the tokens per second of every peer. On 2026-11-25 it was 1.31, at 60 % of the peak (BUILD_NOTES.md).
+The goal: 1.5 times the tokens per second of every peer. On 2026-11-25 it was 1.31
+(BUILD_NOTES.md).
 
 Needs `pip install "tf_llm[peers]"`.
 """

@@ -160,7 +160,7 @@ def open_locked(path: Path):
         except BlockingIOError:
             logger.info("waiting for another process that is downloading %s", path.name)
             fcntl.flock(file, fcntl.LOCK_EX)
-        # While this one waited, the other may have renamed or removed what was opened here, and a third may be about to.
+        # While this one waited, the other may have renamed or removed what was opened here; a third may do so by now.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

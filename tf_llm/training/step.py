@@ -25,7 +25,8 @@ import tensorflow as tf
 
 from tf_llm.contracts import PAD_ID, SOURCE_IDS, UserError, on_replica
 from tf_llm.training.losses import cross_entropy
-from tf_llm.training.optimizers import GuardedUpdates, unwrap
+from tf_llm.training.optimizers import unwrap
+from tf_llm.training.updates import GuardedUpdates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ class TrainingStep:
         self.scaler = model.optimizer if model.optimizer is not self.optimizer else None
         if self.scaler is not None and config.steps_per_call > 1:
             raise UserError(
-                "training.steps_per_call expected 1 under mixed_float16, whose loss scale is looked at after each step. "
+                "training.steps_per_call expected 1 under mixed_float16, whose loss scale is looked at after each. "
                 f"Received: {config.steps_per_call}. Choose 1, or mixed_bfloat16"
             )
         self.batch_averages = [v.value for v in model.non_trainable_variables if v.dtype == "float32"]
@@ -219,8 +220,8 @@ class TrainingStep:
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # repeated embedding rows are added up
         if self.scaler is not None:  # the scale is a power of two, so nothing is rounded
             gradients = [gradient / self.scaler.dynamic_scale.value for gradient in gradients]
-        # No second softmax over the vocabulary: the plain part of a loss is made of the very nodes that this is made of,
-        # of which TensorFlow keeps one each.
+        # No second softmax over the vocabulary: the plain part of a loss is made of the very nodes that this is made
+        # of, and TensorFlow keeps one of each.
         nats = cross_entropy(targets, logits)
         return [add_up_tokens(features, targets, weights, logits, nats), *gradients]
 
