@@ -16,7 +16,9 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from tf_llm import recipes
 from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, UserError
+from tf_llm.model.encoder_decoder import build_model
 from tf_llm.training import checkpoints as checkpoints_module
 from tf_llm.training import clock as clock_module
 from tf_llm.training.checkpoints import Checkpoints
@@ -418,6 +420,25 @@ def test_loss_above_the_limit_leaves_the_weights_as_they_were():
     sums = Sums(*take_step(trainer, limit=0.1).numpy().tolist())
     assert sums.applied == 0.0 and sums.loss > 0.1 and int(trainer.model.optimizer.iterations) == 0
     assert take_step(trainer, limit=sums.loss * 1.01).numpy()[5] == 1.0
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_step_that_is_passed_over_leaves_the_averages_of_batch_norm(accumulation):
+    """The forward pass moves them before anybody knows what comes of the step."""
+    config = TrainingConfig(learning_rate=0.05, batch_size=BATCH, accumulation=accumulation)
+    shape = {"source_length": SOURCE, "target_length": TARGET, "vocabulary_size": VOCABULARY}
+    shape |= {"d_model": 8, "num_heads": 2, "d_ff": 8, "num_layers": 1}
+    with one_cpu().scope():
+        model = build_model(dataclasses.replace(recipes.article().model, **shape))
+        model.compile(build_optimizer(config), build_loss(config))
+    trainer = Trainer(model, one_cpu(), config)
+    averages = [variable for variable in model.non_trainable_variables if "moving" in variable.path]
+    assert averages and len(averages) == len(trainer.step.batch_averages)
+    before = [variable.numpy() for variable in averages]
+    assert take_step(trainer, limit=0.1).numpy()[5] == 0.0
+    assert_equal(before, [variable.numpy() for variable in averages])
+    assert take_step(trainer).numpy()[5] == 1.0
+    assert not np.array_equal(before[0], averages[0].numpy())
 
 
 def test_run_passes_over_a_step_that_would_do_harm(tmp_path, caplog):

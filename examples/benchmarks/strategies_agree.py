@@ -1,12 +1,12 @@
 """Does a run learn the same on one device and on many?
 
-    python examples/benchmarks/strategies_agree.py            four settings of devices, three ways to divide: 2 minutes
+    python examples/benchmarks/strategies_agree.py            four settings of devices, four ways to take batches: 3 minutes
     python examples/benchmarks/strategies_agree.py --quick    one and two devices, 5 steps: 40 seconds
 
 One seed and one model (the recipe `best`, smaller, without dropout, in float32, with L2, clipping and label smoothing)
 take 20 steps on one device; on MirroredStrategy over two and over four, which are logical CPUs; and on two real worker
-processes that sum over the network (MultiWorkerMirroredStrategy). Each does so with the batch whole, and in 2 and in 4
-parts (gradient accumulation). Padding is uneven: the first row has 2 targets, the last has 30. Compared are the losses
+processes that sum over the network (MultiWorkerMirroredStrategy). Each does so with the batch whole, in 2 and in 4
+parts (gradient accumulation), and with five steps in a call of the graph. Padding is uneven: the first row has 2 targets, the last has 30. Compared are the losses
 of all steps; the goal is that none differs by more than a hundred-thousandth from that of one device.
 
 With dropout on, replicas must differ: each is asked for the mask that it draws for the same ones.
@@ -26,6 +26,12 @@ from absl import app, flags
 
 GOAL = 1e-5
 LEARN, BATCH, SOURCE, TARGET, VOCABULARY = 20, 16, 24, 32, 101
+WAYS = {
+    "whole": {},
+    "in 2 parts": {"parts": 2},
+    "in 4 parts": {"parts": 4},
+    "5 a call": {"steps_per_call": 5},
+}  # how batches are taken
 _QUICK = flags.DEFINE_bool("quick", False, "One device against two, 5 steps, and no workers.")
 _DEVICES = flags.DEFINE_integer("devices", 0, "Train on so many logical CPUs, and print the losses as JSON.")
 _STRATEGY = flags.DEFINE_string("strategy", "mirrored", "The strategy that trains on them.")
@@ -49,7 +55,7 @@ def make_batches(first=0):
     return tf.data.Dataset.range(first, tf.int64.max).map(make_batch)
 
 
-def train(strategy, parts, steps):
+def train(strategy, steps, parts=1, steps_per_call=1):
     """The losses of a run whose batches are divided into so many parts on each device."""
     import dataclasses
 
@@ -62,15 +68,21 @@ def train(strategy, parts, steps):
     run = tf_llm.recipes.best()
     shape = {"source_length": SOURCE, "target_length": TARGET, "vocabulary_size": VOCABULARY, "d_model": 32, "d_ff": 64}
     model_config = dataclasses.replace(run.model, output_l2=0.01, **shape)
-    config = dataclasses.replace(run.training, accumulation=parts, batch_size=BATCH, label_smoothing=0.1)
+    config = dataclasses.replace(
+        run.training, accumulation=parts, steps_per_call=steps_per_call, batch_size=BATCH, label_smoothing=0.1
+    )
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = tf_llm.build_model(model_config)
         model.compile(tf_llm.build_optimizer(config), tf_llm.build_loss(config))
-    step, losses = TrainingStep(model, strategy, config), []
-    for batch, _ in zip(strategy.experimental_distribute_dataset(make_batches()), range(steps), strict=False):
-        losses.append(Sums(*step.train(batch, tf.constant(float("inf"))).numpy().tolist()).loss)
-    return losses
+    step, results, limit = TrainingStep(model, strategy, config), [], tf.constant(float("inf"))
+    batches = iter(strategy.experimental_distribute_dataset(make_batches()))
+    while len(results) < steps:
+        if steps_per_call > 1:
+            results += step.train_several(batches, [config.learning_rate] * steps_per_call, limit).numpy().tolist()
+        else:
+            results.append(step.train(next(batches), limit).numpy().tolist())
+    return [Sums(*result).loss for result in results]
 
 
 def draw_masks(strategy):
@@ -107,7 +119,7 @@ def work():
 
     strategy = tf_llm.strategy(_STRATEGY.value)
     # A part has the same number of rows on every device, so four devices have room for four parts of one row.
-    losses = {parts: train(strategy, parts, _STEPS.value) for parts in (1, 2, 4)}
+    losses = {way: train(strategy, _STEPS.value, **settings) for way, settings in WAYS.items()}
     print(json.dumps({"losses": losses, "masks": draw_masks(strategy)}))
 
 
@@ -156,9 +168,9 @@ def main(_):
         results |= {f"2 processes, worker {i}": worker for i, worker in enumerate(workers)}
         masks["2 processes"] = [mask for worker in workers for mask in worker["masks"]]
 
-    one = results["1 device"]["losses"]["1"]
-    print(f"{'':24}{'largest relative difference of ' + str(steps) + ' losses, batch in':>52}")
-    print(f"{'':24}{'1 part':>16}{'2 parts':>16}{'4 parts':>16}")
+    one = results["1 device"]["losses"]["whole"]
+    print(f"{'':24}largest relative difference of {steps} losses, with batches")
+    print(f"{'':24}" + "".join(f"{way:>14}" for way in WAYS))
     worst = 0.0
     for name, result in results.items():
         differences = [
@@ -166,7 +178,7 @@ def main(_):
             for losses in result["losses"].values()
         ]
         worst = max(worst, *differences)
-        print(f"{name:24}" + "".join(f"{value:16.1e}" for value in differences))
+        print(f"{name:24}" + "".join(f"{value:14.1e}" for value in differences))
     print(f"\nlosses of one device: {one[0]:.4f} at first, {one[-1]:.4f} at last")
     print("masks: " + ", ".join(f"{len(set(own))} of {len(own)} on {name}" for name, own in masks.items()))
     differ = all(len(set(own)) == len(own) for own in masks.values())
