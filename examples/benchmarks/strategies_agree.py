@@ -1,13 +1,14 @@
 """Does a run learn the same on one device and on many?
 
-    python examples/benchmarks/strategies_agree.py            four settings of devices, four ways to take batches: 3 minutes
+    python examples/benchmarks/strategies_agree.py            four settings of devices, four ways: 3 minutes
     python examples/benchmarks/strategies_agree.py --quick    one and two devices, 5 steps: 40 seconds
 
 One seed and one model (the recipe `best`, smaller, without dropout, in float32, with L2, clipping and label smoothing)
 take 20 steps on one device; on MirroredStrategy over two and over four, which are logical CPUs; and on two real worker
 processes that sum over the network (MultiWorkerMirroredStrategy). Each does so with the batch whole, in 2 and in 4
-parts (gradient accumulation), and with five steps in a call of the graph. Padding is uneven: the first row has 2 targets, the last has 30. Compared are the losses
-of all steps; the goal is that none differs by more than a hundred-thousandth from that of one device.
+parts (gradient accumulation), and with five steps in a call of the graph. Padding is uneven: the first row has 2
+targets, the last has 30. Compared are the losses of all steps; the goal is that none differs by more than a
+hundred-thousandth from that of one device.
 
 With dropout on, replicas must differ: each is asked for the mask that it draws for the same ones.
 
