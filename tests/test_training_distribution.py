@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.distribute import multi_worker_util
 from processes import make_two_devices, read, start
 from test_training_trainer import (
     VOCABULARY,
@@ -360,6 +361,20 @@ def test_auto_is_the_best_there_is(monkeypatch, caplog, devices, name):
     assert detect() == name
     assert strategy("auto") == f"strategy of {name}"
     assert caplog.messages == [f"training on {name}"]
+
+
+@pytest.mark.parametrize(
+    ("chief", "kind", "index"),
+    [(False, "worker", 0), (False, "worker", 1), (True, "chief", 0), (True, "worker", 0), (True, "worker", 1)],
+)
+def test_one_process_speaks_for_all(monkeypatch, chief, kind, index):
+    """The one that TensorFlow takes for it."""
+    cluster = {"worker": ["10.0.0.1:1", "10.0.0.2:1"]} | ({"chief": ["10.0.0.3:1"]} if chief else {})
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    expected = multi_worker_util.is_chief(resolver.cluster_spec(), resolver.task_type, resolver.task_id)
+    assert distribution.is_chief("workers") == expected
+    assert distribution.is_chief("cpu")
 
 
 def test_cpu_strategy():

@@ -90,10 +90,16 @@ def build_workers():
 def is_chief(name):
     """Whether this process prepares, writes and reports for all: all do but those that TF_CONFIG calls another worker.
 
+    It is the task "chief" where the cluster has one, and else the first worker, as TensorFlow has it.
+
     Args:
         name: as for `strategy`. TensorFlow is not asked anything, so this may come before it.
     """
-    return name != "workers" or _read_cluster().get("task", {}).get("index", 0) == 0
+    if name != "workers":
+        return True
+    config = _read_cluster()
+    task, first = config.get("task", {}), "chief" if config.get("cluster", {}).get("chief") else "worker"
+    return task.get("type", first) == first and task.get("index", 0) == 0
 
 
 def build_mean(strategy):
