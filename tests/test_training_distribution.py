@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.distribute import multi_worker_util
 from processes import make_two_devices, read, start
+from tensorflow.python.distribute import multi_worker_util
 from test_training_trainer import (
     VOCABULARY,
     Notes,
