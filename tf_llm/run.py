@@ -43,8 +43,8 @@ GLIMPSE = 20_000  # validation tokens at most, spread over the split, scored whi
 # examples/benchmarks/compare_recipes.py, 2026-11-25: 80 s of training each on 2 cores, three seeds of the last two.
 REACHED = (
     "What the recipes reach in the same time, measured on the documentation that came with Python 3.11 and the "
-    "packages of November 2026 (2 cores, 80 s), in bits per byte: `article` 2.95 (a unigram of its words 3.01), `t5` "
-    "2.60, `transformer` 2.32, `best` 1.78. Only this figure compares recipes that cut texts differently. "
+    "packages of November 2026 (2 cores, 80 s), in bits per byte: `article` 2.92 (a unigram of its words 3.01), `t5` "
+    "2.52, `transformer` 2.25, `best` 1.73. Only this figure compares recipes that cut texts differently. "
     "`python examples/benchmarks/compare_recipes.py` measures it here."
 )
 PROMPT_WORDS, SAMPLE_WORDS = 8, 24  # of the continuations in the report
