@@ -533,7 +533,7 @@ def test_several_steps_in_a_call_equal_as_many_calls(tmp_path, settings):
 
 
 def test_run_of_several_steps_in_a_call_is_planned_and_goes_on(tmp_path):
-    trainer, checkpoints, notes = build_run(tmp_path, steps_per_call=4, seconds=0.5)
+    trainer, checkpoints, notes = build_run(tmp_path, steps_per_call=4, seconds=3.0)
     train(trainer, checkpoints, notes)
     total = notes.starts[-1][1]
     assert notes.steps == list(range(1, total + 1)) and total > 13
