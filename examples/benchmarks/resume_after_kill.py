@@ -186,7 +186,7 @@ def main(_):
         equal = in_saves = most_lost = 0
         longest = 0.0
         print(f"{'run':>4}{'ended after step':>18}{'while saving':>14}{'within s':>10}{'steps lost':>12}{'equal':>8}")
-        with ThreadPoolExecutor(2 if _WORKERS.value == 1 else 1) as pool:
+        with ThreadPoolExecutor(2 if _WORKERS.value == 1 and by_clock else 1) as pool:  # or one, whose end is timed
             for number, stopped, saving, steps, lost, seconds, same in pool.map(attempt, range(kills)):
                 equal, in_saves = equal + (same and stopped), in_saves + (saving and stopped)
                 most_lost, longest = max(most_lost, lost), max(longest, seconds)

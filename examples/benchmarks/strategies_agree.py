@@ -1,6 +1,6 @@
 """Does a run learn the same on one device and on many?
 
-    python examples/benchmarks/strategies_agree.py            four settings of devices, four ways: 3 minutes
+    python examples/benchmarks/strategies_agree.py            four settings of devices, four ways: 2 minutes
     python examples/benchmarks/strategies_agree.py --quick    one and two devices, 5 steps: 40 seconds
 
 One seed and one model (the recipe `best`, smaller, without dropout, in float32, with L2, clipping and label smoothing)
