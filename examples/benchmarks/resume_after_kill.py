@@ -3,7 +3,7 @@
     python examples/benchmarks/resume_after_kill.py            50 kills of the real process: 12 minutes on 2 cores
     python examples/benchmarks/resume_after_kill.py --quick    2 kills: a minute
     python examples/benchmarks/resume_after_kill.py --workers=2 --kills=10    of one of two processes: 6 minutes
-    python examples/benchmarks/resume_after_kill.py --signal=SIGTERM --kills=30    asked to stop: 7 minutes
+    python examples/benchmarks/resume_after_kill.py --signal=SIGTERM --kills=30    asked to stop: 12 minutes
 
 examples/train_common_crawl.py trains a small model on made-up pages, with dropout, a schedule and a checkpoint after
 every step. Once it may run to its end. Then it is killed with SIGKILL, each time in a run of its own: as soon as it has
