@@ -260,7 +260,8 @@ def test_script_runs_once(tmp_path):
 def test_interrupt_ends_all_processes_at_once(tmp_path):
     script = run_script(
         tmp_path,
-        "import multiprocessing, time\n"
+        "import multiprocessing, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell has it ignored in what runs behind `&`
         "with WorkerPool(time.sleep, WorkerConfig(processes=1, pages_per_task=1, seconds_per_page=60)) as pool:\n"
         "    for _ in pool.map([0, 30]):\n"
         "        print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n",
