@@ -1,6 +1,6 @@
 """Does a training step compile for TPUs, and is it as large as the planner says? No TPU is needed, and none is used.
 
-    python examples/benchmarks/tpu_compiles.py            both compilers, 13 compilations: 10 minutes on 2 quiet cores
+    python examples/benchmarks/tpu_compiles.py            both compilers, 13 compilations: 7 minutes on 2 quiet cores
     python examples/benchmarks/tpu_compiles.py --quick    three of them: a minute
 
 1. TensorFlow's: forward and backward pass of each recipe, the very function of the trainer, become HLO for a TPU. No
