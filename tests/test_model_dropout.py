@@ -373,7 +373,7 @@ print(keras.backend.backend(), 1 - np.mean(masks), np.mean(masks[0] == masks[1])
 """
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs JAX")
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs jax: pip install 'tf_llm[jax]'")
 def test_the_same_layer_on_jax():
     environment = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(Path(contracts.__file__).parent.parent)}
     run = subprocess.run([sys.executable, "-c", ON_JAX], capture_output=True, text=True, timeout=300, env=environment)
