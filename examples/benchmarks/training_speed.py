@@ -20,7 +20,6 @@ The goal: 1.5 times the tokens per second of every peer. On 2026-11-25 it was 1.
 Needs `pip install "tf_llm[peers]"`.
 """
 
-import dataclasses
 import importlib.util
 import json
 import statistics
@@ -31,9 +30,6 @@ import time
 from pathlib import Path
 
 from absl import app, flags
-
-from tf_llm import recipes
-from tf_llm.training.costs import count_flops
 
 PEER = Path(__file__).resolve().parent / "peers" / "training_steps.py"
 GOAL, QUICK_GOAL = 1.5, 0.8
@@ -93,21 +89,6 @@ class Contestant:
         self.process.wait()
 
 
-def count_step_flops(sizes):
-    """Floating-point operations in the matrix products of a step, forward and backward."""
-    config = dataclasses.replace(
-        recipes.transformer().model,
-        vocabulary_size=sizes["vocabulary"],
-        source_length=sizes["length"],
-        target_length=sizes["length"],
-        num_layers=sizes["layers"],
-        d_model=sizes["d_model"],
-        num_heads=sizes["heads"],
-        d_ff=sizes["d_ff"],
-    )
-    return sizes["batch"] * sum(count_flops(config).values())
-
-
 def print_table(contestants, sizes, flops, peak):
     tokens = 2 * sizes["length"] * sizes["batch"]
     print(f"{'':14}{'parameters':>12}{'ms a step':>11}{'fastest':>9}{'tokens/s':>10}{'of the peak':>13}{'ours':>8}")
@@ -135,12 +116,12 @@ def main(_):
             each.seconds.append(each.ask("step"))
             each.peaks.append(each.ask("peak"))
     ours = contestants["tf_llm"]
-    breakdown = ours.ask("breakdown")
+    flops, breakdown = ours.ask("flops"), ours.ask("breakdown")
     for each in contestants.values():
         each.end()
 
     peaks = {each.name: statistics.median(each.peaks) for each in contestants.values()}
-    best, flops = max(peaks, key=peaks.get), count_step_flops(sizes)
+    best = max(peaks, key=peaks.get)
     shown = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
     print(f"{shown}; 2 threads, medians of {steps} steps in turns")
     for each in contestants.values():

@@ -6,6 +6,7 @@ Once it has built its model and taken its first steps it says who it is in a lin
 
     step       one training step; the seconds it took
     peak       a bfloat16 matrix product; its operations a second, in bursts of a tenth of a second
+    flops      floating-point operations in the matrix products of a step, forward and backward
     breakdown  five more steps under TensorFlow's profiler; {kind of operation: its share of the time of all of them}
 
 A new contestant is a function of the sizes and of the batch that returns (a step, its parameters, its settings), and a
@@ -45,6 +46,29 @@ KINDS = {
 }
 
 
+def size_model(sizes):
+    """The recipe `transformer` in these sizes: a `ModelConfig`."""
+    from tf_llm import recipes
+
+    return dataclasses.replace(
+        recipes.transformer().model,
+        vocabulary_size=sizes["vocabulary"],
+        source_length=sizes["length"],
+        target_length=sizes["length"],
+        num_layers=sizes["layers"],
+        d_model=sizes["d_model"],
+        num_heads=sizes["heads"],
+        d_ff=sizes["d_ff"],
+    )
+
+
+def count_step_flops(sizes):
+    """Floating-point operations in the matrix products of a step."""
+    from tf_llm.training.costs import count_flops
+
+    return sizes["batch"] * sum(count_flops(size_model(sizes)).values())
+
+
 def build_tf_llm(sizes, source, target):
     """The step of the trainer here, with the recipe `transformer` in these sizes, dropout in `sizes["places"]`."""
     import keras
@@ -59,21 +83,10 @@ def build_tf_llm(sizes, source, target):
     from tf_llm.training.step import TrainingStep
 
     limit_threads(tf)
-    recipe = recipes.transformer()
-    config = dataclasses.replace(
-        recipe.model,
-        vocabulary_size=sizes["vocabulary"],
-        source_length=sizes["length"],
-        target_length=sizes["length"],
-        num_layers=sizes["layers"],
-        d_model=sizes["d_model"],
-        num_heads=sizes["heads"],
-        d_ff=sizes["d_ff"],
-        **{f"{place}_dropout": DROPOUT if place in sizes["places"] else 0.0 for place in PLACES},
-    )
-    training = dataclasses.replace(
-        recipe.training, optimizer="adam", learning_rate=RATE, label_smoothing=0.0, batch_size=sizes["batch"]
-    )
+    dropout = {f"{place}_dropout": DROPOUT if place in sizes["places"] else 0.0 for place in PLACES}
+    config = dataclasses.replace(size_model(sizes), **dropout)
+    changes = {"optimizer": "adam", "learning_rate": RATE, "label_smoothing": 0.0, "batch_size": sizes["batch"]}
+    training = dataclasses.replace(recipes.transformer().training, **changes)
     keras.utils.set_random_seed(0)
     chosen = strategy("cpu")
     with chosen.scope():
@@ -243,6 +256,8 @@ def main(argv):
     for line in sys.stdin:
         if line.strip() == "peak":
             answer = measure_peak(name)
+        elif line.strip() == "flops":
+            answer = count_step_flops(sizes)
         elif line.strip() == "breakdown":
             answer = break_down(step)
         else:
