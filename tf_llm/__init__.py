@@ -8,7 +8,7 @@ import importlib
 
 from tf_llm import crawl
 from tf_llm.contracts import UserError
-from tf_llm.prepare.local import prepare  # takes the name of its folder, which stays importable as `tf_llm.prepare.…`
+from tf_llm.prepare.engine import prepare  # takes the name of its folder, which stays importable as `tf_llm.prepare.…`
 
 _LAZY = {
     "Beam": "tf_llm.decoding.beam",

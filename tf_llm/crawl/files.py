@@ -64,6 +64,9 @@ class Files:
         digest = hashlib.sha256(repr((files, *self._settings(), self.items)).encode()).hexdigest()[:16]
         return f"{type(self).__name__}({len(files)} files from {self.paths[0].name} to {self.paths[-1].name}, {digest})"
 
+    parts = property(lambda self: len(self.paths))
+    def fetch(self): pass
+
     def __iter__(self) -> Iterator[Page]:
         self.rejections.clear()
         for path in self.paths:

@@ -41,6 +41,7 @@ class ShardConfig:
     joined: bool = False  # training windows run on over the ends of pages and are always full, as T5's
     blocks_per_shard: int = 8192  # a matter of taste: batches do not depend on it
     validation_fraction: float = 0.02  # of pages, chosen by the hash of their address
+    parts: int = 0  # of the corpus, prepared one by one; 0: one for each file of the source, but two at least
 
     def __post_init__(self):
         if not 0 <= self.overlap < self.block_length:
@@ -50,6 +51,8 @@ class ShardConfig:
             )
         if self.blocks_per_shard < 1:
             raise ValueError(f"blocks_per_shard is expected to be at least 1. Received: {self.blocks_per_shard}")
+        if self.parts < 0:
+            raise ValueError(f"parts is expected to be at least 0. Received: {self.parts}")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is expected in (0, 1). Received: {self.validation_fraction}")
 

@@ -1,8 +1,10 @@
 """What a run of `prepare` counts, page by page in its workers, and how the counts of its parts become one.
 
     >>> first, second = Statistics(), Statistics()
-    >>> first.keep(Document("http://a.example/", "Green tea.", ("en",)), html_bytes=90)
-    >>> second.reject(Rejected("http://b.example/", "no text"), html_bytes=10)
+    >>> first.see(html_bytes=90)
+    >>> first.keep(Document("http://a.example/", "Green tea.", ("en",)))
+    >>> second.see(html_bytes=10)
+    >>> second.reject(Rejected("http://b.example/", "no text"))
     >>> whole = merge_statistics([first.to_json(), second.to_json()])
     >>> whole["pages"], whole["documents"], whole["html_bytes"], whole["rejected"], whole["languages"]
     (2, 1, 100, {'no text': 1}, {'en': 1})
@@ -42,6 +44,7 @@ class Statistics:
     html_bytes: int = 0  # of those pages, as they came
     text_bytes: int = 0  # of the documents kept, as UTF-8
     documents: int = 0  # kept
+    training: int = 0  # of those, the ones of the training split
     rejected: Counter[str] = dataclasses.field(default_factory=Counter)  # reason -> pages
     edited: Counter[str] = dataclasses.field(default_factory=Counter)  # what a rule of cleaning changed -> times
     removed: Counter[str] = dataclasses.field(default_factory=Counter)  # by the article's steps -> occurrences
@@ -50,28 +53,28 @@ class Statistics:
     languages: Counter[str] = dataclasses.field(default_factory=Counter)  # of documents
     examples: dict[str, list[dict[str, str]]] = dataclasses.field(default_factory=dict)  # "kept" or a reason -> pages
 
-    def keep(self, document: Document, html_bytes: int, words: int | None = None) -> None:
+    def see(self, html_bytes: int) -> None:
+        """Counts a page of so many bytes, whatever will become of it."""
+        self.pages += 1
+        self.html_bytes += html_bytes
+
+    def keep(self, document: Document, words: int | None = None) -> None:
         """Counts a page that became a document.
 
         Args:
             document: its text, and its languages, of which the first one counts.
-            html_bytes: the size of the page.
             words: how many there are in the text; without it, what white space parts, so that writing without spaces
                 counts as few.
         """
-        self.pages += 1
         self.documents += 1
-        self.html_bytes += html_bytes
         self.text_bytes += len(document.text.encode("utf-8", "surrogatepass"))
         self.lengths[str(bin_length(len(document.text.split()) if words is None else words))] += 1
         language = document.languages[0] if document.languages else UNKNOWN_LANGUAGE
         self.languages[language if LANGUAGE.fullmatch(language) else UNKNOWN_LANGUAGE] += 1
         self._show(KEPT, document.url, "text", document.text)
 
-    def reject(self, rejected: Rejected, html_bytes: int = 0) -> None:
+    def reject(self, rejected: Rejected) -> None:
         """Counts a page that goes no further."""
-        self.pages += 1
-        self.html_bytes += html_bytes
         reason = cut(rejected.reason, KEY_LENGTH)
         self.rejected[reason] += 1
         self._show(reason, rejected.url, "detail", rejected.detail)
