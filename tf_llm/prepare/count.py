@@ -17,8 +17,8 @@ from tf_llm.contracts import Document, Rejected
 from tf_llm.data.shards import split_of
 from tf_llm.prepare.documents import load_documents
 from tf_llm.prepare.pulse import Faults, Pulse
-from tf_llm.prepare.task import Preparation, Task, follow, place_of, survive
 from tf_llm.prepare.statistics import Statistics
+from tf_llm.prepare.task import Preparation, Task, follow, place_of, survive
 from tf_llm.text.duplicates import REASONS, remove_lines
 from tf_llm.text.filters import Filters
 

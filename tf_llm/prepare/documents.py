@@ -46,7 +46,7 @@ class DocumentLog:
     def replay(self) -> Iterator[dict[str, Any]]:
         """What is in the log already. What is not sound at its end, of a write that was cut, is removed."""
         sound = 0
-        with open(self._file.name, "rb") as lines:
+        with Path(self._file.name).open("rb") as lines:
             for line in lines:
                 try:
                     entry = json.loads(line) if line.endswith(b"\n") else None

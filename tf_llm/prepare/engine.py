@@ -22,35 +22,30 @@ import dataclasses
 import hashlib
 import json
 import logging
-import platform
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_llm.contracts import Source, UserError
-from tf_llm.data.shards import SPLITS, Shards, Split, load_shards, split_of, write_manifest
+from tf_llm.data.shards import Shards, load_shards, split_of
 from tf_llm.files import lock_folder, write_atomically
+from tf_llm.prepare.assemble import SHARDS, Gathered, finish
 from tf_llm.prepare.count import load_kept
-from tf_llm.prepare.encode import PRICED_BYTES, RESIDUAL, TOKENIZER
+from tf_llm.prepare.encode import PRICED_BYTES, TOKENIZER
 from tf_llm.prepare.local import Driver, Local
-from tf_llm.prepare.report import write_report
-from tf_llm.prepare.statistics import describe_vocabulary, list_top, merge_statistics
-from tf_llm.prepare.task import STATISTICS, Preparation, Task, load_statistics, place_of
+from tf_llm.prepare.statistics import merge_statistics
+from tf_llm.prepare.task import Preparation, Task, load_statistics, place_of
 from tf_llm.text.builders import make_builder
-from tf_llm.text.residual import UnigramCoder
-from tf_llm.text.tokenizers import load_tokenizer
-from tf_llm.text.words import count_rare_words
 
 if TYPE_CHECKING:
     from tf_llm.config import RunConfig
 
 logger = logging.getLogger(__name__)
 
-SETTINGS, REPEATED, SHARDS = "settings.json", "repeated.json", "shards"
+SETTINGS, REPEATED = "settings.json", "repeated.json"
 LEAST_PARTS = 2  # of a source that is one file: so many workers can share it, and each has to read all of it
 
 
@@ -127,11 +122,11 @@ def reuse(folder: Path, settings: dict[str, Any]) -> Shards:
     """The shards that lie in a folder, if they were made of the same source in the same way."""
     shards = load_shards(folder)
     made = shards.about.get("settings", {})
-    if differing := [name for name in settings if settings[name] != made.get(name)]:
+    if differing := [name for name in settings | made if settings.get(name) != made.get(name)]:
         name = differing[0]
         raise UserError(
-            f"expected shards of the same settings in {folder}. Received: {name} {made.get(name)}, where this run has "
-            f"{settings[name]}. Choose another folder, or remove that one"
+            f"expected shards of the same settings in {folder}. Received: {name} {made.get(name, 'none')}, where this "
+            f"run has {settings.get(name, 'none')}. Choose another folder, or remove that one"
         )
     logger.info("using the shards in %s: %s tokens", folder, f"{shards.train.tokens:,}")
     return shards
@@ -191,37 +186,11 @@ def write_shards(
     counts = driver.add_counts(folder, parts)
     if not (folder / TOKENIZER).exists():
         write_tokenizer(folder, parts, preparation, counts, tokenizer)
-    coder = UnigramCoder(load_tokenizer(str(folder / TOKENIZER)))
     fraction = PRICED_BYTES / max(statistics["text_bytes"], 1)
     encoded = process("encode", "encoding documents", priced_fraction=fraction)
 
-    train, validation = join_splits(folder, encoded, coder)
-    rejected = Counter(statistics["rejected"])
-    rejected.update(merge_statistics({"rejected": each["rejected"]} for each in encoded).get("rejected", {}))
-    noun, vocabulary = preparation.builder.noun, coder.tokenizer.vocabulary
-    steps = {
-        "pages": statistics["documents"],
-        "bytes of HTML": statistics["html_bytes"],
-        "bytes of text": statistics["text_bytes"],
-        **statistics["removed"],
-        f"kinds of {noun} kept": len(vocabulary),
-    }
-    if counts:
-        steps[f"kinds of {noun} removed as rare"] = len(counts) - len(vocabulary)
-        steps[f"rare {noun} in training pages"] = count_rare_words(counts, vocabulary)
-    about = {
-        "settings": settings,
-        "stop_words": preparation.builder.origin,
-        "steps": steps,
-        "rejections": dict(rejected.most_common()),
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in ("nltk", "sentencepiece")},
-        "seconds": seconds,
-    }
-    write_manifest(folder / SHARDS, preparation.shards, coder.tokenizer.vocabulary_size, train, validation, about)
-    logger.info(
-        "prepared %s tokens of %s pages in %.1f s", f"{train.tokens:,}", f"{train.pages:,}", sum(seconds.values())
-    )
+    repeated_lines = json.loads((folder / REPEATED).read_bytes())["lines"]
+    finish(folder, preparation, settings, Gathered(statistics, encoded, counts, repeated_lines, seconds))
 
 
 def require_documents(statistics: dict[str, Any], source: Source) -> None:
@@ -251,39 +220,3 @@ def write_tokenizer(
         if split_of(document.url, preparation.shards.validation_fraction) == "train"
     )
     preparation.builder.build(counts, texts).save(str(folder / TOKENIZER))
-
-
-def join_splits(folder: Path, encoded: list[dict[str, Any]], coder: UnigramCoder) -> list[Split]:
-    """Gives the shards of all parts their names in one folder, and adds up what they hold; prices what they left out."""
-    (folder / SHARDS).mkdir(exist_ok=True)
-    link(folder / TOKENIZER, folder / SHARDS / TOKENIZER)
-    residual: dict[str, Counter[str]] = {}
-    totals = {split: Split() for split in SPLITS}
-    for part, statistics in enumerate(encoded):
-        place = place_of(folder, part, "encode")
-        left_out = json.loads((place / RESIDUAL).read_bytes())
-        coder.merge(left_out["train"])
-        for stream, symbols in left_out["validation"].items():
-            residual.setdefault(stream, Counter()).update(symbols)
-        for split, added in statistics["splits"].items():
-            files = [
-                entry | {"name": f"{split}-{number:05d}.ids"}
-                for number, entry in enumerate(added["files"], start=len(totals[split].files))
-            ]
-            for entry, renamed in zip(added["files"], files, strict=True):
-                link(place / entry["name"], folder / SHARDS / renamed["name"])
-            numbers = {name: getattr(totals[split], name) + added[name] for name in added if name != "files"}
-            totals[split] = Split(files=totals[split].files + tuple(files), **numbers)
-    totals["validation"] = dataclasses.replace(
-        totals["validation"], residual_nats=sum(coder.price(residual).values())
-    )
-    return [totals[split] for split in SPLITS]
-
-
-def link(file: Path, name: Path) -> None:
-    """Another name for a file, or a copy where the disk knows no such thing."""
-    name.unlink(missing_ok=True)
-    try:
-        name.hardlink_to(file)
-    except OSError:
-        shutil.copyfile(file, name)

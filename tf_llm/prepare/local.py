@@ -12,15 +12,13 @@ import queue
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from tf_llm.files import write_atomically
 from tf_llm.prepare.count import COUNTS, LINES, PAGES, REPEATS
-from tf_llm.prepare.progress import Progress
 from tf_llm.prepare.read import KEYS
 from tf_llm.prepare.shard import process_shard
 from tf_llm.prepare.task import Task, place_of

@@ -1,11 +1,11 @@
 """What a worker and its supervisor know of each other while a task is under way.
 
-    >>> pulse = Pulse(seconds_per_item=10.0)
-    >>> pulse.looks(7)     # for item 7
-    >>> pulse.works(7)     # it has it: 10 seconds from now on
-    >>> pulse.counts(bytes_=2_048, is_rejected=False)
-    >>> pulse.position, pulse.is_working, pulse.counted
-    (7, True, (1, 2048, 0))
+>>> pulse = Pulse(seconds_per_item=10.0)
+>>> pulse.looks(7)     # for item 7
+>>> pulse.works(7)     # it has it: 10 seconds from now on
+>>> pulse.counts(bytes_=2_048, is_rejected=False)
+>>> pulse.position, pulse.is_working, pulse.counted
+(7, True, (1, 2048, 0))
 """
 
 from __future__ import annotations

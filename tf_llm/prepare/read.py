@@ -1,6 +1,6 @@
 """Stage "read": the pages of a part become documents, or are rejected; nothing here needs to know the other parts.
 
-    page -> strip_html -> Filters -> a line in documents.jsonl, and the keys by which duplicates are found
+page -> strip_html -> Filters -> a line in documents.jsonl, and the keys by which duplicates are found
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from tf_llm.contracts import Document, Page, Rejected
 from tf_llm.prepare.documents import DocumentLog, read_entry, write_entry
 from tf_llm.prepare.pulse import Faults, Pulse
-from tf_llm.prepare.task import Task, follow, survive
 from tf_llm.prepare.statistics import Statistics
+from tf_llm.prepare.task import Task, follow, survive
 from tf_llm.text.duplicates import KeyWriter
 from tf_llm.text.filters import Filters
 from tf_llm.text.html import HtmlConfig, strip_html

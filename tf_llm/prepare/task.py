@@ -73,7 +73,8 @@ def follow(
     What is known to end workers is not to be touched again: the item comes with a Rejected. Where the items behind one
     cannot be reached, the last pair is (None, Rejected), of the part itself, called `name`.
 
-    >>> for item, fault in follow("abcd", Pulse(), {1: ("out of time", "10 s"), lose_rest(3): ("worker died", "")}, "x"):
+    >>> faults = {1: ("out of time", "10 s"), lose_rest(3): ("worker died", "exit code -11")}
+    >>> for item, fault in follow("abcd", Pulse(), faults, "part 7"):
     ...     print(item, fault and fault.reason)
     a None
     b out of time

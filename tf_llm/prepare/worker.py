@@ -148,6 +148,7 @@ def hide_main():
 def serve(pipe, numbers, function: Function, config: WorkerConfig) -> None:
     """A worker's whole life: says that it is up, then takes tasks and says of each what came of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends this one
+    threading.Thread(target=end_with_parent, daemon=True).start()
     limit_memory(config.megabytes)
     bytearray(2**24)  # a limit that leaves no room to work in ends the worker here, before pages are blamed for it
     pulse = Pulse(numbers, config.seconds_per_page)
@@ -156,6 +157,12 @@ def serve(pipe, numbers, function: Function, config: WorkerConfig) -> None:
         while True:
             task, faults = pipe.recv()
             pipe.send_bytes(json.dumps(answer(function, task, pulse, faults)).encode())
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent is gone, however that ended: nobody would wait for what it does."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def answer(function: Function, task: Any, pulse: Pulse, faults: Faults) -> dict[str, Any]:
@@ -204,7 +211,7 @@ class WorkerPool:
     def __init__(self, function: Function, config: WorkerConfig):
         self.config, self.function = config, function
         self._context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's locks
-        self._failed_starts = 0
+        self._failed_starts, self._counted = 0, [0, 0, 0]
         self._workers: list[Worker] = []
         try:
             for _ in range(config.processes or multiprocessing.cpu_count()):
@@ -221,9 +228,10 @@ class WorkerPool:
             worker.kill()
 
     @property
-    def pulses(self) -> list[Pulse]:
-        """Of the workers that have something to do."""
-        return [worker.pulse for worker in self._workers if worker.job]
+    def counted(self) -> list[int]:
+        """[items done, their bytes, how many of them were rejected], of all tasks until now."""
+        now = (worker.pulse.counted for worker in self._workers)
+        return [sum(each) for each in zip(self._counted, *now, strict=True)]
 
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
         """Yields each task when it is done, in the order in which that happens, and None now and then in between.
@@ -246,6 +254,7 @@ class WorkerPool:
                 waiting.append(Job(task))
             for worker in self._workers:
                 if waiting and worker.is_up and worker.job is None:
+                    self._counted = [sum(each) for each in zip(self._counted, worker.pulse.counted, strict=True)]
                     worker.send(waiting.popleft())
             if is_over and not waiting and not any(worker.job for worker in self._workers):
                 return
@@ -295,6 +304,7 @@ class WorkerPool:
         """Replaces a worker; its job is to be begun again."""
         worker = self._workers[index]
         worker.kill()
+        self._counted = [sum(each) for each in zip(self._counted, worker.pulse.counted, strict=True)]
         self._failed_starts += not worker.is_up
         if self._failed_starts == MAX_FAILED_STARTS:
             raise UserError(
