@@ -2,7 +2,7 @@
 
     >>> show_text("<b>tea</b>")
     '&lt;b&gt;tea&lt;/b&gt;'
-    >>> format_count(30211), format_size(2_345_000), format_share(1, 8), format_seconds(4000)
+    >>> format_count(30211), format_size(2_345_000), format_share(1, 8), format_seconds(4020)
     ('30,211', '2.3 MB', '12.5 %', '1 h 7 min')
 
 All that comes from pages (addresses, texts, words, what they say of themselves) goes through `show_text`, and is shown
@@ -14,6 +14,8 @@ import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from tf_llm.prepare.statistics import EXAMPLE_LENGTH, cut
 
 # Characters that are not seen, beyond those of the categories below: fillers for letters that are not there, an empty
 # pattern of Braille, selectors of variants. Joiners (U+200C, U+200D) stay: Persian words and many emoji are made of
@@ -38,8 +40,8 @@ WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e7, "million"))
 ABSENT = "–"
 
 
-def show_text(text: Any) -> str:
-    """HTML that shows a text as it is, and what cannot be seen in it by its number. Tabs and new lines stay.
+def show_text(text: Any, length: int = EXAMPLE_LENGTH) -> str:
+    """HTML that shows the head of a text, and what cannot be seen in it by its number. Tabs and new lines stay.
 
     In HTML, overrides of the writing direction reach beyond the text that they stand in, and could turn around a
     figure of ours; NUL and the like are no HTML at all.
@@ -47,7 +49,7 @@ def show_text(text: Any) -> str:
     >>> show_text('a" onclick="steal()'), show_text("moc.knab\\u202e tea\\x00")
     ('a&quot; onclick=&quot;steal()', 'moc.knab⟨U+202E⟩ tea⟨U+0000⟩')
     """
-    shown = "".join(f"⟨U+{ord(sign):04X}⟩" if is_hidden(sign) else sign for sign in str(text))
+    shown = "".join(f"⟨U+{ord(sign):04X}⟩" if is_hidden(sign) else sign for sign in cut(str(text), length))
     return html.escape(shown, quote=True)
 
 
