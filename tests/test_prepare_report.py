@@ -101,6 +101,7 @@ class Checker(html.parser.HTMLParser):
 def check(page):
     """Parses a report and demands what every one must keep, whatever it shows."""
     page.encode("utf-8")
+    assert not re.search("<(?![a-z/!])|&(?!(?:amp|lt|gt|quot|#x27);)", page, re.IGNORECASE)
     checker = Checker()
     checker.feed(page)
     checker.close()
@@ -153,6 +154,13 @@ def test_columns_are_as_high_as_their_counts_and_none_is_left_out():
     assert "from 1 to 16, most of them, 40, from 8 to 15" in page
 
 
+def test_high_columns_have_short_labels():
+    page = charts.draw_columns({4: 2_800_000, 5: 1}, "documents", "words")
+    assert re.findall(r">([^<]+)</span>", page) == ["0", "1M", "2M", "3M", "16", "32", "64"]
+    assert ">1.5M</span>" in charts.draw_columns({4: 2_400_000}, "documents", "words")
+    assert ">80,000</span>" in charts.draw_columns({4: 80_000}, "documents", "words")
+
+
 def test_bars_are_in_order_and_the_rest_is_one_row():
     page = charts.draw_bars({f"reason {n}": n for n in range(1, 41)}, "reason", "pages", 820)
     assert re.findall(r"<bdi>(.*?)</bdi>", page) == [f"reason {n}" for n in range(40, 15, -1)] + ["15 more"]
@@ -190,7 +198,7 @@ def test_nothing_at_all_is_said_to_be_so():
     empty = {key: type(value)() for key, value in COUNTS.items()}
     for statistics in ({}, empty, dict.fromkeys(COUNTS), Statistics().to_json()):
         shown = check(format_report(statistics))
-        assert shown.count("Nothing was counted.") == 9 and "No page was rejected." in shown
+        assert shown.count("Nothing to show.") == 9 and "No page was rejected." in shown
 
 
 def test_huge_counts_fit():
@@ -200,6 +208,11 @@ def test_huge_counts_fit():
     shown = check(format_report(huge))
     for text in ("855.0 billion", "97,000.0 TB", "1,168.6 trillion", "30,211,000,000,000"):
         assert text in shown, text
+
+
+def test_rare_is_not_never():
+    shown = check(format_report({"documents": 10**6, "rejected": {"out of time": 1}}))
+    assert "out of time1< 0.1 %" in shown
 
 
 def test_figures_that_are_none_are_a_dash():

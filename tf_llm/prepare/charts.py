@@ -60,7 +60,8 @@ def draw_columns(bins: Mapping[int, float], title: str, axis: str) -> str:
     counts = [bins.get(k, 0) for k in range(first, last + 1)]
     step = choose_step(max(counts))
     top = step * math.ceil(max(counts) / step) or 1
-    marks = [(level / top, format_count(level)) for level in range(0, top + 1, step)]
+    label = format_count if top < 100_000 else shorten
+    marks = [(level / top, label(level)) for level in range(0, top + 1, step)]
     columns = "".join(f'<span class="column" style="height:{100 * count / top:.2f}%"></span>' for count in counts)
     ticks = [(edge / len(counts), shorten(2 ** (first + edge))) for edge in range(len(counts) + 1)]
     highest = first + counts.index(max(counts))
@@ -164,12 +165,13 @@ def choose_step(highest: float) -> int:
 
 
 def shorten(number: int) -> str:
-    """A number in at most four letters, for the labels of an axis.
+    """A number in few letters, for the labels of an axis: in thousands and so on, with a tenth where that is exact.
 
-    >>> [shorten(number) for number in (512, 1024, 131072, 10**6, 2 * 10**9)]
-    ['512', '1k', '131k', '1M', '2G']
+    >>> [shorten(number) for number in (512, 1024, 131072, 1_500_000, 2 * 10**9)]
+    ['512', '1k', '131k', '1.5M', '2G']
     """
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
         if number >= size:
-            return f"{number / size:.0f}{letter}"
+            is_tenth = number % size and number * 10 % size == 0
+            return f"{number / size:,.1f}{letter}" if is_tenth else f"{number / size:,.0f}{letter}"
     return str(number)

@@ -100,10 +100,10 @@ def format_size(value: Any) -> str:
 
 
 def format_share(part: float, whole: float) -> str:
-    """A percentage of three digits or so; a dash where there is no whole.
+    """A percentage of three digits or so, as HTML; a dash where there is no whole.
 
     >>> format_share(1, 3), format_share(1, 10**6), format_share(0, 5), format_share(0, 0), format_share(99999, 10**5)
-    ('33.3 %', '< 0.1 %', '0 %', '–', '> 99.9 %')
+    ('33.3 %', '&lt; 0.1 %', '0 %', '–', '&gt; 99.9 %')
     """
     if not (is_number(part) and is_number(whole) and whole > 0):
         return ABSENT
@@ -111,8 +111,8 @@ def format_share(part: float, whole: float) -> str:
     if percent in (0, 100):
         return f"{percent:.0f} %"
     if percent < 0.1:
-        return "< 0.1 %"
-    return "> 99.9 %" if 99.9 < percent < 100 else f"{percent:,.1f} %"
+        return "&lt; 0.1 %"
+    return "&gt; 99.9 %" if 99.9 < percent < 100 else f"{percent:,.1f} %"
 
 
 def format_rate(value: Any) -> str:

@@ -82,7 +82,7 @@ def format_report(statistics: Mapping[str, Any]) -> str:
         "Time": show_time(known),
         "Settings": show_settings(known.get("settings", {}), known.get("versions", {})),
     }
-    sections = {title: content or '<p class="none">Nothing was counted.</p>' for title, content in sections.items()}
+    sections = {title: content or '<p class="none">Nothing to show.</p>' for title, content in sections.items()}
     links = " ".join(f'<a href="#{name_anchor(title)}">{title}</a>' for title in sections)
     body = [
         f'<section id="{name_anchor(title)}">\n<h2>{title}</h2>\n{text}\n</section>' for title, text in sections.items()
@@ -168,7 +168,7 @@ def show_lengths(lengths: Mapping[str, int]) -> str:
     if not bins:
         return ""
     rows = [
-        [f"{2**k:,} – {2 ** (k + 1) - 1:,}", format_count(bins[k]), format_share(bins[k], add_up(bins))]
+        [f"{2**k:,} – {2 ** (k + 1) - 1:,}" if k else "1", format_count(bins[k]), format_share(bins[k], add_up(bins))]
         for k in sorted(bins)
     ]
     return "\n".join(
@@ -196,6 +196,7 @@ def show_vocabulary(vocabulary: Mapping[str, Any]) -> str:
         [name, format_count(sizes[name]), format_share(covered[name], 1), format_share(1 - covered[name], 1)]
         for name in sizes
     ]
+    rings = ", ".join(name for name in sizes if name not in ("chosen", "all"))
     minimum = vocabulary.get("minimum_count")
     rule = (
         f" Those seen fewer than {format_count(minimum)} times are out in any case."
@@ -206,8 +207,8 @@ def show_vocabulary(vocabulary: Mapping[str, Any]) -> str:
         [
             f"<p>The training pages have {format_count(vocabulary.get('occurrences'))} {noun} of "
             f"{format_count(kinds)} kinds. The {format_count(chosen)} most frequent ones are kept; they cover "
-            f"{format_share(coverage, 1)} of all occurrences, and the rest is removed as low-frequency words.{rule} "
-            "Rings mark half, twice and four times the size.</p>",
+            f"{format_share(coverage, 1)} of all occurrences, and the rest is removed as low-frequency words.{rule}"
+            f"{f' Rings mark other sizes: {rings}.' if rings else ''}</p>",
             draw_curve(curve, chosen, coverage, noun, others),
             make_table(["size", noun, "covered", "removed"], rows),
         ]
@@ -284,7 +285,7 @@ def show_time(known: Mapping[str, Any]) -> str:
         for name, value in seconds.items()
     ]
     figures = {
-        "parts": format_count(known.get("parts")),
+        "parts": format_count(known.get("parts") or None),
         "time in all": format_seconds(add_up(seconds) if rows else None),
     }
     figures |= {f"{show_text(name)} tokens": format_count(count) for name, count in known.get("tokens", {}).items()}
