@@ -42,7 +42,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 TOP_WORDS = 50  # rows of the table of words
 SHOWN_WORDS = 20  # of them that are shown without being asked for
 MAX_OUTCOMES = 40  # with examples
-SETTING_LENGTH = 500
+SETTING_LENGTH, WORD_LENGTH = 500, 60  # characters that are shown
 
 
 def write_report(folder: str | os.PathLike, statistics: Mapping[str, Any]) -> Path:
@@ -237,7 +237,11 @@ def show_words(before: Sequence, after: Sequence) -> str:
     rows = [
         [
             str(rank),
-            *(cell for word, count in pair for cell in (f"<bdi>{show_text(word)}</bdi>", show_times(count))),
+            *(
+                cell
+                for word, count in pair
+                for cell in (f"<bdi>{show_text(word, WORD_LENGTH)}</bdi>", show_times(count))
+            ),
         ]
         for rank, pair in enumerate(pairs, start=1)
     ]
