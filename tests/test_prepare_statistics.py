@@ -31,11 +31,12 @@ PAGES = st.lists(st.tuples(KEPT | REJECTED, st.integers(0, 10**9)), max_size=12)
 def count_pages(pages):
     counted = Statistics()
     for page, html_bytes in pages:
+        counted.see(html_bytes)
         if isinstance(page, Document):
-            counted.keep(page, html_bytes)
+            counted.keep(page)
             counted.edit({"e-mail address": len(page.text)})
         else:
-            counted.reject(page, html_bytes)
+            counted.reject(page)
     return counted
 
 
@@ -81,7 +82,7 @@ def test_what_does_not_add_up_is_refused():
 def test_examples_are_few_short_and_utf8():
     counted = Statistics()
     for number in range(2 * EXAMPLES):
-        counted.keep(Document(f"{number}" + "u" * 10**6, "\ud800" * 10**6), 1)
+        counted.keep(Document(f"{number}" + "u" * 10**6, "\ud800" * 10**6))
         counted.reject(Rejected("\udfff", "binary\udfff" + "!" * 10**6, "é" * 10**6))
     assert all(len(examples) == EXAMPLES for examples in counted.examples.values())
     assert [example["url"][0] for example in counted.examples["kept"]] == ["0", "1", "2", "3", "4"]
@@ -94,9 +95,11 @@ def test_examples_are_few_short_and_utf8():
 
 def test_what_is_counted_of_a_document():
     counted = Statistics()
-    counted.keep(Document("a", "one two three", ("de", "en")), 70)
-    counted.keep(Document("b", "茶"), 30, words=1000)
-    counted.keep(Document("c", "tea", ("<script>",)), 0)
+    for html_bytes in (70, 30, 0):
+        counted.see(html_bytes)
+    counted.keep(Document("a", "one two three", ("de", "en")))
+    counted.keep(Document("b", "茶"), words=1000)
+    counted.keep(Document("c", "tea", ("<script>",)))
     counted.reject_records({"http status 404": 31})
     assert counted.languages == {"de": 1, "unknown": 2} and counted.lengths == {"1": 1, "9": 1, "0": 1}
     assert (counted.pages, counted.documents, counted.html_bytes, counted.text_bytes) == (34, 3, 100, 19)

@@ -19,7 +19,7 @@ from tf_llm.data.shards import ShardConfig
 from tf_llm.files import write_atomically
 from tf_llm.model.config import ModelConfig
 from tf_llm.prepare.worker import WorkerConfig
-from tf_llm.text.duplicates import DuplicatesConfig
+from tf_llm.text.duplicate_keys import DuplicatesConfig
 from tf_llm.text.filters import FilterConfig
 from tf_llm.text.html import HtmlConfig
 from tf_llm.text.words import WordsConfig

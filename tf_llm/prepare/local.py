@@ -19,11 +19,13 @@ from typing import Protocol
 import numpy as np
 
 from tf_llm.prepare.count import COUNTS, LINES, PAGES, REPEATS
+from tf_llm.prepare.progress import Progress
 from tf_llm.prepare.read import KEYS
 from tf_llm.prepare.shard import process_shard
 from tf_llm.prepare.task import Task, place_of
 from tf_llm.prepare.worker import WorkerConfig, WorkerPool
-from tf_llm.text.duplicates import DuplicatesConfig, find_repeated_lines, find_repeated_pages
+from tf_llm.text.duplicate_keys import DuplicatesConfig, Keys
+from tf_llm.text.duplicates import find_repeated_lines, find_repeated_pages
 
 
 class Driver(Protocol):
@@ -61,13 +63,17 @@ class Local:
         self._pool.__exit__()
 
     def process(self, tasks: Sequence[Task], title: str) -> None:
-        for _ in self._pool.run(fetch_ahead(tasks)):
-            pass
+        before, done = self._pool.counted, 0
+        with Progress(title, total_parts=len(tasks)) as progress:
+            for task in self._pool.run(fetch_ahead(tasks)):
+                done += task is not None
+                pages, size, rejected = (now - then for now, then in zip(self._pool.counted, before, strict=True))
+                progress.set(pages=pages, bytes=size, rejected=rejected, parts=done)
 
     def find_repeats(self, folder: Path, parts: int, config: DuplicatesConfig) -> dict[str, int]:
-        keys = [dict(np.load(place_of(folder, part, "read") / KEYS, allow_pickle=False)) for part in range(parts)]
+        keys = [load_keys(folder, part) for part in range(parts)]
         pages = find_repeated_pages(keys, config)
-        lines = find_repeated_lines(keys, pages) if config.has("lines") else [None] * parts
+        lines = find_repeated_lines(keys, pages) if "lines" in config.kinds else [None] * parts
         for part in range(parts):
             save_repeats(folder, part, pages[part], lines[part])
         return {"lines": sum(int(each.sum()) for each in lines if each is not None)}
@@ -77,6 +83,12 @@ class Local:
         for part in range(parts):
             counts.update(json.loads((place_of(folder, part, "count") / COUNTS).read_bytes()))
         return counts
+
+
+def load_keys(folder: Path, part: int) -> Keys:
+    """What the stage "read" has kept of a part, to find duplicates by."""
+    with np.load(place_of(folder, part, "read") / KEYS, allow_pickle=False) as arrays:
+        return Keys(**arrays)
 
 
 def save_repeats(folder: Path, part: int, pages: np.ndarray, lines: np.ndarray | None) -> None:

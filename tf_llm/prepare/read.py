@@ -16,7 +16,7 @@ from tf_llm.prepare.documents import DocumentLog, read_entry, write_entry
 from tf_llm.prepare.pulse import Faults, Pulse
 from tf_llm.prepare.statistics import Statistics
 from tf_llm.prepare.task import Task, follow, survive
-from tf_llm.text.duplicates import KeyWriter
+from tf_llm.text.duplicate_keys import KeyWriter
 from tf_llm.text.filters import Filters
 from tf_llm.text.html import HtmlConfig, strip_html
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tf_llm.contracts import Rejected, Source
 from tf_llm.data.shards import ShardConfig
 from tf_llm.prepare.pulse import Faults, Pulse, lose_rest
-from tf_llm.text.duplicates import DuplicatesConfig
+from tf_llm.text.duplicate_keys import DuplicatesConfig
 from tf_llm.text.filters import FilterConfig
 from tf_llm.text.html import HtmlConfig
 
