@@ -64,6 +64,11 @@ class Files:
         digest = hashlib.sha256(repr((files, *self._settings(), self.items)).encode()).hexdigest()[:16]
         return f"{type(self).__name__}({len(files)} files from {self.paths[0].name} to {self.paths[-1].name}, {digest})"
 
+    @property
+    def parts(self) -> int:
+        """The number of files."""
+        return len(self.paths)
+
     def __iter__(self) -> Iterator[Page]:
         self.rejections.clear()
         for path in self.paths:
@@ -75,15 +80,17 @@ class Files:
 
         The latter reads every file in every part.
         """
-        if not 0 <= index < count:
-            raise ValueError(f"shard expected 0 <= index < count. Received: index={index!r}, count={count!r}")
         part = copy.copy(self)
         part.rejections = Counter()
+        mine = narrow(slice(0, None, 1), index, count)
         if count <= len(self.paths):
-            part.paths = self.paths[index::count]
+            part.paths = self.paths[mine]
         else:
-            part.items = slice(self.items.start + index * self.items.step, None, self.items.step * count)
+            part.items = narrow(self.items, index, count)
         return part
+
+    def fetch(self) -> None:
+        """Nothing to do: the files are here."""
 
     def _read(self, path: Path) -> Iterator[Page | Rejected]:
         """The pages of one file, and a Rejected for everything in it that should have been one. Raises nothing."""
@@ -92,6 +99,17 @@ class Files:
     def _settings(self) -> tuple[Any, ...]:
         """What else than the files decides which pages there are. Shards on disk are known by it: never reorder it."""
         return ()
+
+
+def narrow(share: slice, index: int, count: int) -> slice:
+    """Part `index` of `count` of what the slice `share` takes: of every third, every second is every sixth.
+
+    >>> narrow(slice(1, None, 3), 1, 2)
+    slice(4, None, 6)
+    """
+    if not 0 <= index < count:
+        raise ValueError(f"shard expected 0 <= index < count. Received: index={index!r}, count={count!r}")
+    return slice(share.start + index * share.step, share.stop, share.step * count)
 
 
 def find_files(paths: Iterable[str | os.PathLike], noun: str, example: str) -> list[Path]:
