@@ -27,8 +27,9 @@ from typing import Self
 
 from tf_llm.contracts import Page, UserError
 from tf_llm.crawl.cache import cache_folder
-from tf_llm.crawl.download import DownloadConfig, Host, NotFoundError
+from tf_llm.crawl.download import Host, NotFoundError
 from tf_llm.crawl.files import MAX_BYTES, count_rejections, narrow
+from tf_llm.crawl.manners import DownloadConfig
 from tf_llm.crawl.warc import read_items
 
 logger = logging.getLogger(__name__)
@@ -77,11 +78,6 @@ class CommonCrawl:
         config: DownloadConfig | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ):
-        if crawl is not None:
-            try:
-                check_name(crawl)
-            except ValueError as error:
-                raise UserError(f"{error}. Correct it") from error
         if kind not in KINDS:
             raise UserError(
                 f"expected kind as one of {', '.join(sorted(KINDS))}. Received: {kind!r}. Choose one of them"
@@ -90,7 +86,7 @@ class CommonCrawl:
             raise UserError(f"expected at least 1 file. Received: files={files}. Ask for more")
         if megabytes is not None and not megabytes > 0:
             raise UserError(f"expected megabytes above 0. Received: {megabytes}. Leave it out to have whole files")
-        self.crawl, self.files, self.megabytes, self.kind = crawl, files, megabytes, kind
+        self.crawl, self.files, self.megabytes, self.kind = choose_crawl(crawl), files, megabytes, kind
         self.cache_dir = cache_dir
         self.index = Host(index_address, index_interval, config, sleep)
         self.data = Host(data_address, data_interval, config, sleep)
@@ -102,7 +98,7 @@ class CommonCrawl:
         extent = "whole" if self.megabytes is None else f"the first {self.megabytes:g} MB of each"
         share = ""
         if self._mine.step > 1 or self._items.step > 1:
-            share = ", of {0.start}::{0.step} items {1.start}::{1.step}".format(self._mine, self._items)
+            share = f", of {self._mine.start}::{self._mine.step} items {self._items.start}::{self._items.step}"
         return f"CommonCrawl({self.crawl or 'newest'}, {self.files} {self.kind} files, {extent}{share})"
 
     @property
@@ -174,19 +170,32 @@ class CommonCrawl:
         return self.crawl
 
     def list_crawls(self) -> list[str]:
-        """The names of the crawls there are, newest first. The list is kept for a day."""
-        path = cache_folder(self.cache_dir) / "common_crawl" / "collinfo.json"
-        if path.exists() and time.time() - path.stat().st_mtime > DAY:
-            path.unlink()
-        self.index.download("collinfo.json", path)
-        with refuse_damaged(path):
-            crawls = [(crawl.get("to", ""), check_name(crawl["id"])) for crawl in json.loads(path.read_bytes())]
-            if not crawls:
-                raise ValueError("no crawls")
-            return [name for _, name in sorted(crawls, reverse=True)]
+        """The names of the crawls there are, newest first."""
+        return list_crawls(self.index, self.cache_dir)
 
     def _folder(self) -> Path:
         return cache_folder(self.cache_dir) / "common_crawl" / self.crawl / self.kind
+
+
+def list_crawls(index: Host, cache_dir: str | os.PathLike | None = None) -> list[str]:
+    """The names of the crawls that the index server knows, newest first. The list is kept for a day."""
+    path = cache_folder(cache_dir) / "common_crawl" / "collinfo.json"
+    if path.exists() and time.time() - path.stat().st_mtime > DAY:
+        path.unlink()
+    index.download("collinfo.json", path)
+    with refuse_damaged(path):
+        crawls = [(crawl.get("to", ""), check_name(crawl["id"])) for crawl in json.loads(path.read_bytes())]
+        if not crawls:
+            raise ValueError("no crawls")
+        return [name for _, name in sorted(crawls, reverse=True)]
+
+
+def choose_crawl(crawl: str | None) -> str | None:
+    """Returns what a user says; raises UserError where it cannot be the name of a crawl."""
+    try:
+        return crawl and check_name(crawl)
+    except ValueError as error:
+        raise UserError(f"{error}. Correct it") from error
 
 
 def check_name(crawl: str) -> str:
