@@ -146,7 +146,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         server, path, query = self.server, *self.path.lstrip("/").partition("?")[::2]
-        server.requests.append((path, dict(self.headers)))
+        path = urllib.parse.unquote(path)
+        server.requests.append((self.path.lstrip("/"), dict(self.headers)))
         server.times.append(time.monotonic())
         self.close_connection = True
         if path == f"{CRAWL}-index":
