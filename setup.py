@@ -21,6 +21,9 @@ REQUIREMENTS = [
 ]
 EXTRAS = {
     "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
+    "cloud": ["fsspec>=2024.2", "gcsfs>=2024.2", "s3fs>=2024.2"],  # files in s3:// and gs://
+    "datasets": ["datasets>=4"],  # those of the Hugging Face Hub; since 4 no code of theirs is executed
+    "kaggle": ["kagglehub>=0.3"],
     # Published models. safetensors knows numpy's bfloat16 from 0.4.5 on.
     "hugging_face": ["huggingface_hub>=0.23", "safetensors>=0.4.5"],
     "jax": ["jax>=0.7"],  # training with Keras on JAX; on a TPU jax[tpu], which brings the TPU's library

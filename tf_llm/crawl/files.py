@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tf_llm.contracts import Page, Rejected, UserError
+from tf_llm.crawl.remote import find_remote, is_remote
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ MAX_BYTES = 64 << 20
 class Files:
     """A `contracts.Source`: the pages of files, in the order of the files' names.
 
-    paths: a path or a pattern, or several of them.
+    paths: a path or a pattern, or several of them. Addresses http(s)://, s3:// and gs:// are paths, too, see remote.py.
     max_bytes: pages larger than this are rejected ("too large").
 
     `rejections` counts what the latest iteration could not turn into pages, by reason.
@@ -53,23 +54,35 @@ class Files:
     def __init__(self, paths: str | os.PathLike | Iterable[str | os.PathLike], *, max_bytes: int = MAX_BYTES):
         if max_bytes < 1:
             raise ValueError(f"max_bytes expected at least 1. Received: {max_bytes!r}")
-        self.paths = find_files([paths] if isinstance(paths, str | os.PathLike) else paths, self.noun, self.example)
+        paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        elsewhere = {file for path in paths if is_remote(path) for file in find_remote(str(path), self.noun)}
+        here = [path for path in paths if not is_remote(path)]
+        self.remote = {file.local_path(): file for file in sorted(elsewhere, key=lambda file: file.address)}
+        # Remote files by where their copies are to be: nothing may be there yet, see `list_local`.
+        self.paths = [*(find_files(here, self.noun, self.example) if here or not elsewhere else []), *self.remote]
         self.max_bytes = max_bytes
         self.rejections: Counter[str] = Counter()
         self.items = slice(0, None, 1)  # of each file, pages and rejections counted together
 
     def __repr__(self) -> str:
-        """Names the same pages with the same words: files' names and sizes, wherever they lie, settings, and shard."""
-        files = [(path.name, path.stat().st_size) for path in self.paths if path.exists()]
+        """Names the same pages with the same words: files' names and sizes, settings, and shard.
+
+        It does not matter in which folder files lie. Remote ones are known by their addresses.
+        """
+        known = {path: (path.name, path.stat().st_size) for path in self.paths if path.exists()}
+        known |= {path: (file.address, file.size) for path, file in self.remote.items()}
+        files = [known[path] for path in self.paths if path in known]
         digest = hashlib.sha256(repr((files, *self._settings(), self.items)).encode()).hexdigest()[:16]
         return f"{type(self).__name__}({len(files)} files from {self.paths[0].name} to {self.paths[-1].name}, {digest})"
 
-    parts = property(lambda self: len(self.paths))
-    def fetch(self): pass
+    @property
+    def parts(self) -> int:
+        """The number of files."""
+        return len(self.paths)
 
     def __iter__(self) -> Iterator[Page]:
         self.rejections.clear()
-        for path in self.paths:
+        for path in self.list_local():
             mine = itertools.islice(self._read(path), self.items.start, self.items.stop, self.items.step)
             yield from count_rejections(mine, self.rejections, str(path))
 
@@ -78,15 +91,29 @@ class Files:
 
         The latter reads every file in every part.
         """
-        if not 0 <= index < count:
-            raise ValueError(f"shard expected 0 <= index < count. Received: index={index!r}, count={count!r}")
         part = copy.copy(self)
         part.rejections = Counter()
+        mine = narrow(slice(0, None, 1), index, count)
         if count <= len(self.paths):
-            part.paths = self.paths[index::count]
+            part.paths = self.paths[mine]
         else:
-            part.items = slice(self.items.start + index * self.items.step, None, self.items.step * count)
+            part.items = narrow(self.items, index, count)
         return part
+
+    def fetch(self) -> None:
+        """Copies the remote files to the cache folder."""
+        for _ in self.list_local():
+            pass
+
+    def list_local(self) -> Iterator[Path]:
+        """Yields the path of each file on this machine. A remote one is copied when it is its turn.
+
+        Raises UserError where it cannot be.
+        """
+        for path in self.paths:
+            if path in self.remote:
+                self.remote[path].fetch(path)
+            yield path
 
     def _read(self, path: Path) -> Iterator[Page | Rejected]:
         """The pages of one file, and a Rejected for everything in it that should have been one. Raises nothing."""
@@ -95,6 +122,17 @@ class Files:
     def _settings(self) -> tuple[Any, ...]:
         """What else than the files decides which pages there are. Shards on disk are known by it: never reorder it."""
         return ()
+
+
+def narrow(share: slice, index: int, count: int) -> slice:
+    """Part `index` of `count` of what the slice `share` takes: of every third, every second is every sixth.
+
+    >>> narrow(slice(1, None, 3), 1, 2)
+    slice(4, None, 6)
+    """
+    if not 0 <= index < count:
+        raise ValueError(f"shard expected 0 <= index < count. Received: index={index!r}, count={count!r}")
+    return slice(share.start + index * share.step, share.stop, share.step * count)
 
 
 def find_files(paths: Iterable[str | os.PathLike], noun: str, example: str) -> list[Path]:

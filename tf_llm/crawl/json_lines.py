@@ -73,7 +73,7 @@ class JsonLines(Files):
     def _require_documents(self) -> None:
         """Raise UserError where there is not one document in all the files. Reads up to the first one."""
         reasons: Counter[str] = Counter()
-        for path in self.paths:
+        for path in self.list_local():
             for item in self._read(path):
                 if isinstance(item, Page):
                     return
