@@ -39,6 +39,7 @@ from tf_llm.prepare.local import Driver, Local
 from tf_llm.prepare.statistics import merge_statistics
 from tf_llm.prepare.task import Preparation, Task, load_statistics, place_of
 from tf_llm.text.builders import make_builder
+from tf_llm.text.filters import Filters
 
 if TYPE_CHECKING:
     from tf_llm.config import RunConfig
@@ -108,6 +109,8 @@ def describe(source: Source, run: RunConfig, tokenizer: str | Path | None = None
     settings |= {
         name: dataclasses.asdict(getattr(run, name)) for name in ("html", "filters", "duplicates", "words", "shards")
     }
+    if lists := Filters(run.filters).list_digests():  # files that the settings only name
+        settings["lists"] = lists
     if tokenizer is not None:
         settings["tokenizer"] = hashlib.sha256(Path(tokenizer).read_bytes()).hexdigest()
     return json.loads(json.dumps(settings))
