@@ -15,9 +15,18 @@ from absl import logging as absl_logging
 
 from tf_llm.config import STAGES, TOKENS
 from tf_llm.contracts import UserError
-from tf_llm.crawl import CommonCrawl, JsonLines, SelfCrawl, Warc
+from tf_llm.crawl import (
+    CommonCrawl,
+    CommonCrawlPages,
+    HuggingFaceDataset,
+    JsonLines,
+    KaggleDataset,
+    SelfCrawl,
+    Warc,
+)
 from tf_llm.crawl.common_crawl import INDEX_ADDRESS
 from tf_llm.crawl.download import answers
+from tf_llm.crawl.warc import MEDIA_TYPES
 from tf_llm.model.sizes import SIZES, build_size
 from tf_llm.recipes import RECIPES
 
@@ -32,7 +41,21 @@ DEFINE = {
 }
 KEPT = ("vocabulary_size", "source_length", "target_length")  # of the recipe's model, whatever --size says
 FILE_SOURCES = {"json_lines": JsonLines, "warc": Warc}  # each reads the files that the flag of its name lists
-SOURCES = ("auto", "common_crawl", "self_crawl", *FILE_SOURCES)
+# What else can be named, and how it is made of the flags.
+OTHER_SOURCES = {
+    "common_crawl": lambda given: CommonCrawl(given.crawl, files=given.files, megabytes=given.megabytes or None),
+    "common_crawl_pages": lambda given: CommonCrawlPages(
+        require("url", given), given.crawl, languages=given.language, media_types=given.mime, limit=given.limit
+    ),
+    "hugging_face": lambda given: HuggingFaceDataset(
+        require("dataset", given), given.dataset_config, given.split, given.text_column, streaming=given.streaming
+    ),
+    "kaggle": lambda given: KaggleDataset(
+        require("dataset", given), given.dataset_files, text_column=given.text_column
+    ),
+    "self_crawl": lambda given: SelfCrawl(),
+}
+SOURCES = ("auto", *OTHER_SOURCES, *FILE_SOURCES)
 
 
 def define_flags():
@@ -48,9 +71,19 @@ def define_flags():
     flags.DEFINE_enum("source", "auto", SOURCES, "Pages; auto is Common Crawl, or self_crawl where that is silent.")
     flags.DEFINE_multi_string("warc", [], "WARC or WET files for --source=warc, a path or a pattern.")
     flags.DEFINE_multi_string("json_lines", [], "JSON Lines files for --source=json_lines, a path or a pattern.")
+    flags.DEFINE_string("text_column", "text", "Data sets: the column or field that has the text.")
     flags.DEFINE_string("crawl", None, "Common Crawl: which one, such as CC-MAIN-2026-39; by default the newest.")
     flags.DEFINE_integer("files", 1, "Common Crawl: how many of its files.", lower_bound=1)
     flags.DEFINE_float("megabytes", 100.0, "Common Crawl: how much of each file; 0 is all of it.", lower_bound=0)
+    flags.DEFINE_string("url", None, "common_crawl_pages: an address, or a pattern such as *.example.org.")
+    flags.DEFINE_multi_string("language", [], "common_crawl_pages: pages mainly in one of these, such as es or spa.")
+    flags.DEFINE_multi_string("mime", MEDIA_TYPES, "common_crawl_pages: what kind of file the pages are.")
+    flags.DEFINE_integer("limit", None, "common_crawl_pages: at most so many; one takes .55 seconds.", lower_bound=1)
+    flags.DEFINE_string("dataset", None, "hugging_face, kaggle: the data set, owner/name.")
+    flags.DEFINE_string("dataset_config", None, "hugging_face: which of its subsets, where it has several.")
+    flags.DEFINE_string("split", "train", "hugging_face: which of its splits.")
+    flags.DEFINE_bool("streaming", True, "hugging_face: read it as it comes, in place of copying all of it first.")
+    flags.DEFINE_string("dataset_files", "**/*", "kaggle: which of its files, a pattern such as *.csv.")
 
 
 def build_run():
@@ -99,12 +132,20 @@ def build_source():
         return FILE_SOURCES[name](flags.FLAGS[name].value)
     if name == "auto":
         name = "common_crawl" if answers(f"{INDEX_ADDRESS}/collinfo.json") else "silent"
-    if name == "common_crawl":
-        logger.info("reading pages of Common Crawl (--source=self_crawl needs no network)")
-        return CommonCrawl(flags.FLAGS.crawl, files=flags.FLAGS.files, megabytes=flags.FLAGS.megabytes or None)
     silent = "Common Crawl does not answer within 5 s: " if name == "silent" else ""
-    logger.info("%sreading the documentation that is installed with this Python", silent)
-    return SelfCrawl()
+    if name in ("self_crawl", "silent"):
+        logger.info("%sreading the documentation that is installed with this Python", silent)
+        name = "self_crawl"
+    else:
+        logger.info("reading pages of %s (--source=self_crawl needs no network)", name)
+    return OTHER_SOURCES[name](flags.FLAGS)
+
+
+def require(name, given):
+    """The value of a flag without which its source has nothing to read."""
+    if not given[name].value:
+        raise UserError(f"expected --{name} with --source={given.source}. Received: none. Say what is to be read")
+    return given[name].value
 
 
 def launch(main):

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tf_llm.contracts import Page, Rejected, UserError
-from tf_llm.crawl.remote import find_remote, is_remote
+from tf_llm.crawl.remote import divide_paths
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +55,9 @@ class Files:
         if max_bytes < 1:
             raise ValueError(f"max_bytes expected at least 1. Received: {max_bytes!r}")
         paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        elsewhere = {file for path in paths if is_remote(path) for file in find_remote(str(path), self.noun)}
-        here = [path for path in paths if not is_remote(path)]
-        self.remote = {file.local_path(): file for file in sorted(elsewhere, key=lambda file: file.address)}
-        # Remote files by where their copies are to be: nothing may be there yet, see `list_local`.
-        self.paths = [*(find_files(here, self.noun, self.example) if here or not elsewhere else []), *self.remote]
+        here, self.remote = divide_paths(paths, self.noun)  # remote files by where their copies are to be
+        self.paths = find_files(here, self.noun, self.example) if here or not self.remote else []
+        self.paths += self.remote  # nothing may lie there yet: see `list_local`
         self.max_bytes = max_bytes
         self.rejections: Counter[str] = Counter()
         self.items = slice(0, None, 1)  # of each file, pages and rejections counted together
