@@ -42,7 +42,8 @@ class Gathered:
 def finish(folder: Path, preparation: Preparation, settings: dict[str, Any], gathered: Gathered) -> None:
     """Makes the folder `SHARDS` in the folder of a preparation, whole but for its name."""
     shards = folder / SHARDS
-    shards.mkdir(exist_ok=True)
+    shutil.rmtree(shards, ignore_errors=True)  # of a run that was killed here: it may hold files with half a name
+    shards.mkdir()
     link(folder / TOKENIZER, shards / TOKENIZER)
     coder = UnigramCoder(load_tokenizer(str(folder / TOKENIZER)))
     train, validation = join_splits(folder, gathered.encoded, coder)

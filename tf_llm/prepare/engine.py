@@ -84,12 +84,14 @@ def prepare(
         logger.info("waiting for the shards in %s, which another process prepares", folder)
         while not folder.exists():
             time.sleep(1)
+    partial = folder.with_name(f"{folder.name}.partial")
     if folder.exists():
-        return reuse(folder, settings)
+        shards = reuse(folder, settings)
+        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed with its last step behind it
+        return shards
     builder = make_builder(run.tokens, run.words, count_sentinels(run))
     stages = {name: getattr(run, name) for name in ("html", "filters", "duplicates", "shards")}
     preparation = Preparation(builder=builder, **stages)
-    partial = folder.with_name(f"{folder.name}.partial")
     try:
         with open_partial(partial, settings), driver or Local(run.workers) as driver:
             write_shards(source, preparation, partial, driver, settings, tokenizer)
@@ -143,6 +145,7 @@ def open_partial(partial: Path, settings: dict[str, Any]) -> Iterator[None]:
         with lock_folder(partial, wait=False):
             text = json.dumps(settings, indent=1).encode()
             if not (partial / SETTINGS).exists() or (partial / SETTINGS).read_bytes() != text:
+                (partial / SETTINGS).unlink(missing_ok=True)  # first: they vouch for all the rest
                 for left in partial.iterdir():
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
                 write_atomically(partial / SETTINGS, text)
