@@ -15,7 +15,19 @@ from absl import logging as absl_logging
 
 from tf_llm.config import STAGES, TOKENS
 from tf_llm.contracts import UserError
-from tf_llm.crawl import CommonCrawl, JsonLines, SelfCrawl, Warc
+from tf_llm.crawl import (
+    CommonCrawl,
+    Csv,
+    HtmlFiles,
+    JsonLines,
+    Parquet,
+    SelfCrawl,
+    TextFiles,
+    Warc,
+    Wikipedia,
+    WikipediaDump,
+    read_files,
+)
 from tf_llm.crawl.common_crawl import INDEX_ADDRESS
 from tf_llm.crawl.download import answers
 from tf_llm.model.sizes import SIZES, build_size
@@ -32,7 +44,16 @@ DEFINE = {
 }
 KEPT = ("vocabulary_size", "source_length", "target_length")  # of the recipe's model, whatever --size says
 FILE_SOURCES = {"json_lines": JsonLines, "warc": Warc}  # each reads the files that the flag of its name lists
-SOURCES = ("auto", "common_crawl", "self_crawl", *FILE_SOURCES)
+PATH_SOURCES = {  # each reads the files that --path lists; "files" goes by their names
+    "csv": Csv,
+    "files": read_files,
+    "html": HtmlFiles,
+    "parquet": Parquet,
+    "text": TextFiles,
+    "wikipedia": WikipediaDump,  # or downloads a dump where there are none
+}
+WITH_COLUMNS = ("csv", "files", "parquet")
+SOURCES = ("auto", "common_crawl", "self_crawl", *FILE_SOURCES, *PATH_SOURCES)
 
 
 def define_flags():
@@ -48,8 +69,13 @@ def define_flags():
     flags.DEFINE_enum("source", "auto", SOURCES, "Pages; auto is Common Crawl, or self_crawl where that is silent.")
     flags.DEFINE_multi_string("warc", [], "WARC or WET files for --source=warc, a path or a pattern.")
     flags.DEFINE_multi_string("json_lines", [], "JSON Lines files for --source=json_lines, a path or a pattern.")
+    flags.DEFINE_multi_string("path", [], f"Files for {', '.join(sorted(PATH_SOURCES))}: a path, pattern or folder.")
+    flags.DEFINE_string("text_column", "text", "Tables and JSON Lines: the column of texts.")
+    flags.DEFINE_string("url_column", "url", "Tables and JSON Lines: the column of addresses.")
+    flags.DEFINE_string("language", "en", "Wikipedia: which one, as in its address.")
+    flags.DEFINE_string("dump", "latest", "Wikipedia: the date of the dump, such as 20261101.")
     flags.DEFINE_string("crawl", None, "Common Crawl: which one, such as CC-MAIN-2026-39; by default the newest.")
-    flags.DEFINE_integer("files", 1, "Common Crawl: how many of its files.", lower_bound=1)
+    flags.DEFINE_integer("files", 1, "Common Crawl and Wikipedia: how many files.", lower_bound=1)
     flags.DEFINE_float("megabytes", 100.0, "Common Crawl: how much of each file; 0 is all of it.", lower_bound=0)
 
 
@@ -96,7 +122,20 @@ def build_source():
                 f"expected --{other} with --source={other} alone. Received: --source={name}. Leave one of them out"
             )
     if name in FILE_SOURCES:
-        return FILE_SOURCES[name](flags.FLAGS[name].value)
+        columns = (flags.FLAGS.text_column, flags.FLAGS.url_column) if name == "json_lines" else ()
+        return FILE_SOURCES[name](flags.FLAGS[name].value, *columns)
+    paths = flags.FLAGS.path
+    if paths and name == "auto":
+        name = "files"
+    if paths and name not in PATH_SOURCES:
+        raise UserError(
+            f"expected --path with --source={'|'.join(PATH_SOURCES)}. Received: --source={name}. Leave one of them out"
+        )
+    if name == "wikipedia" and not paths:
+        return Wikipedia(flags.FLAGS.language, flags.FLAGS.dump, files=flags.FLAGS.files)
+    if name in PATH_SOURCES:
+        columns = (flags.FLAGS.text_column, flags.FLAGS.url_column) if name in WITH_COLUMNS else ()
+        return PATH_SOURCES[name](paths, *columns)
     if name == "auto":
         name = "common_crawl" if answers(f"{INDEX_ADDRESS}/collinfo.json") else "silent"
     if name == "common_crawl":
