@@ -143,7 +143,7 @@ class Files:
         """Raise UserError where there is not one page in all the files. Reads up to the first one."""
         reasons: Counter[str] = Counter()
         details: dict[str, str] = {}  # of what is said of files
-        for path in self.paths:
+        for path in self.list_local():
             for item in map(self._convert, self._read(path)):
                 if isinstance(item, Page):
                     return
