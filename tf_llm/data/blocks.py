@@ -27,7 +27,7 @@ class StoredBlocks:
     """
 
     def __init__(self, shards, split):
-        files = shards.split(split).files
+        files, self.tokens = shards.split(split).files, shards.split(split).tokens
         self.dtype, self.block_length = id_dtype(shards.vocabulary_size), shards.config.block_length
         self.block_bytes = self.block_length * self.dtype.itemsize
         self._paths = [shards.folder / entry["name"] for entry in files]
@@ -40,6 +40,10 @@ class StoredBlocks:
     def total_bytes(self):
         """What all of them take."""
         return len(self) * self.block_bytes
+
+    def spread(self, max_tokens=None):
+        """The numbers of blocks that hold about so many tokens, spread evenly over the split: a range; None: of all."""
+        return range(0, len(self), -(-self.tokens // max_tokens) if max_tokens else 1)
 
     def read(self, numbers):
         """The blocks of these numbers, int64 [n] -> ids [n, L]. Each file is opened once and read in its own order.
@@ -82,9 +86,15 @@ class StoredBlocks:
             ) from error
 
 
-def read_blocks(shards, split):
-    """All blocks of a split in memory, in the order they were written: ids [blocks, L], as they lie on disk."""
+def read_blocks(shards, split, max_tokens=None):
+    """All blocks of a split in memory, in the order they were written: ids [blocks, L], as they lie on disk.
+
+    With `max_tokens`, those that hold about so many tokens at most, spread evenly over the split.
+    """
     stored = StoredBlocks(shards, split)
+    numbers = stored.spread(max_tokens)
+    if len(numbers) < len(stored):
+        return stored.read(np.array(numbers, "int64"))
     blocks, end = np.empty((len(stored), stored.block_length), stored.dtype), 0
     for piece in stored.read_pieces():
         blocks[end : end + len(piece)] = piece

@@ -142,16 +142,14 @@ def make_evaluation_batches(shards, objective, batch_size, split="validation", m
             f"the {split} split is empty: expected at least one page in it, received none; take more pages, or change "
             "validation_fraction"
         )
-    step = -(-shards.split(split).tokens // max_tokens) if max_tokens else 1
-    count = -(-len(stored) // step)  # of blocks that are taken
-    if count * stored.block_bytes <= IN_MEMORY:
-        taken = stored.read(np.arange(0, len(stored), step)) if step > 1 else read_blocks(shards, split)
-        blocks = tf.data.Dataset.from_tensor_slices(taken)
+    numbers = stored.spread(max_tokens)
+    if len(numbers) * stored.block_bytes <= IN_MEMORY:
+        blocks = tf.data.Dataset.from_tensor_slices(read_blocks(shards, split, max_tokens))
     else:
-        numbers = tf.data.Dataset.range(0, len(stored), step)
-        blocks = read_from_disk(stored, tf.data.Dataset.zip(numbers, numbers)).map(lambda _, block: block)
+        places = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step)
+        blocks = read_from_disk(stored, tf.data.Dataset.zip(places, places)).map(lambda _, block: block)
     padding = tf.data.Dataset.from_tensors(np.zeros(stored.block_length, stored.dtype))
-    rows = blocks.concatenate(padding.repeat(-count % batch_size)).map(
+    rows = blocks.concatenate(padding.repeat(-len(numbers) % batch_size)).map(
         lambda block: as_features(objective(tf.cast(block, tf.int32), tf.constant([0, 0]))), **PARALLEL
     )
     return rows.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
