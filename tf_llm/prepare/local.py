@@ -91,16 +91,25 @@ def load_keys(folder: Path, part: int) -> Keys:
         return Keys(**arrays)
 
 
-def save_repeats(folder: Path, part: int, pages: np.ndarray, lines: np.ndarray | None) -> None:
-    """Writes which pages and lines of a part repeat others, whole or not at all."""
+def save_repeats(folder: Path, part: int, pages: np.ndarray, lines: np.ndarray | None, attempt: str = "") -> None:
+    """Writes which pages and lines of a part repeat others, whole or not at all, unless that is done already.
+
+    attempt: names what is half done, where several processes may be at the same part.
+    """
     place = place_of(folder, part, REPEATS)
-    partial = place.with_name(f"{REPEATS}.partial")
+    if place.exists():
+        return
+    partial = place.with_name(f"{REPEATS}{attempt}.partial")
     partial.mkdir(exist_ok=True)
     np.save(partial / PAGES, pages, allow_pickle=False)
     if lines is not None:
         np.save(partial / LINES, lines, allow_pickle=False)
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
+    try:
+        partial.rename(place)
+    except OSError:  # another attempt was quicker, and has made the same
+        if not (place / PAGES).exists():
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def work(task: Task, pulse, faults) -> None:
