@@ -17,6 +17,7 @@ from tf_llm.crawl import (
     KaggleDataset,
     SelfCrawl,
     Warc,
+    Wikipedia,
 )
 from tf_llm.crawl.warc import MEDIA_TYPES
 from tf_llm.model.sizes import SIZES
@@ -136,13 +137,15 @@ def test_sources(tmp_path, monkeypatch, caplog):
         parse(f"--json_lines={texts}", *arguments)
         assert isinstance(tf_llm.flags.build_source(), JsonLines)
     parse(f"--json_lines={texts}", f"--warc={archive}")
-    with pytest.raises(UserError, match=r"expected --warc with --source=warc alone\. Received: --source=json_lines"):
+    with pytest.raises(UserError, match=r"--json_lines with --source=json_lines alone\. Received: --source=warc"):
         tf_llm.flags.build_source()
-    parse("--source=json_lines")
-    with pytest.raises(UserError, match="Received: no path"):
+    parse(f"--path={texts}")
+    assert isinstance(tf_llm.flags.build_source(), JsonLines)
+    parse("--source=csv", f"--path={tmp_path}/*.csv")
+    with pytest.raises(UserError, match=r"Received: .*\*\.csv'?, where there is no file"):
         tf_llm.flags.build_source()
-    parse("--source=warc")
-    with pytest.raises(UserError, match="Received: no path"):
+    parse("--source=parquet", f"--warc={archive}")
+    with pytest.raises(UserError, match=r"expected --warc with --source=warc alone\. Received: --source=parquet"):
         tf_llm.flags.build_source()
 
 
@@ -159,7 +162,16 @@ def test_sources_elsewhere():
     parse("--source=kaggle", "--dataset=owner/texts", "--dataset_files=*.csv")
     source = tf_llm.flags.build_source()
     assert isinstance(source, KaggleDataset) and (source.handle, source.pattern) == ("owner/texts", "*.csv")
-    for name, flag in (("common_crawl_pages", "url"), ("hugging_face", "dataset"), ("kaggle", "dataset")):
+    parse("--source=wikipedia", "--language=de")
+    assert isinstance(tf_llm.flags.build_source(), Wikipedia)
+    for name, flag in (
+        ("common_crawl_pages", "url"),
+        ("csv", "path"),
+        ("hugging_face", "dataset"),
+        ("json_lines", "json_lines"),
+        ("kaggle", "dataset"),
+        ("warc", "warc"),
+    ):
         parse(f"--source={name}")
         with pytest.raises(UserError, match=rf"expected --{flag} with --source={name}\. Received: none\. Say what"):
             tf_llm.flags.build_source()
@@ -167,9 +179,9 @@ def test_sources_elsewhere():
 
 @pytest.mark.parametrize(("answer", "kind"), [(True, CommonCrawl), (False, SelfCrawl)])
 def test_without_a_word_common_crawl_is_read_where_it_answers(monkeypatch, caplog, answer, kind):
-    monkeypatch.setattr(tf_llm.flags, "answers", lambda address: answer)
+    monkeypatch.setattr(tf_llm.source_flags, "answers", lambda address: answer)
     parse()
-    with caplog.at_level("INFO", "tf_llm.flags"):
+    with caplog.at_level("INFO", "tf_llm.source_flags"):
         assert isinstance(tf_llm.flags.build_source(), kind)
     (record,) = caplog.records
     assert ("does not answer within 5 s" in record.getMessage()) is not answer

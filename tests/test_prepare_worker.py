@@ -81,7 +81,7 @@ def test_a_fault_costs_its_item_alone(make_task):
     tasks = [make_task(*contents[:10]), make_task(), make_task(*contents[10:30]), make_task(*contents[30:])]
     with WorkerPool(do_items, WorkerConfig(processes=2, **POOL)) as pool:
         logs = carry_out(pool, *tasks)
-        assert sum(logs, []) == [FAULTS.get(content, content) for content in contents]
+        assert [*itertools.chain(*logs)] == [FAULTS.get(content, content) for content in contents]
         # Of all tasks and of all workers, those that were replaced among them; each item once.
         assert pool.counted == [40, sum(map(len, contents)), 4]
         assert carry_out(pool) == []
@@ -102,7 +102,7 @@ def test_what_a_fault_does_to_its_worker(make_task):
             carry_out(pool, make_task("raise"))
         with pytest.raises(RuntimeError, match=r"(?s)a worker failed:.*invalid literal for int\(\)"):
             carry_out(pool, Unreadable())
-        second, _, third = sum(carry_out(pool, make_task("process", "fill", "process")), [])
+        ((second, _, third),) = carry_out(pool, make_task("process", "fill", "process"))
         assert first == second != third
         os.kill(int(third), signal.SIGKILL)  # while it has nothing to do: no item is at fault
         ((fourth,),) = carry_out(pool, make_task("process"))

@@ -205,7 +205,7 @@ def find_files(
 
 
 def find_folder(paths: Iterable[str | os.PathLike]) -> Path:
-    """The folder that all the paths and patterns share.
+    """The folder that all the paths and patterns share; of none, the current one.
 
     >>> find_folder(["/data/a/*.txt", "/data/b/**/*.txt"]).as_posix()
     '/data'
@@ -215,7 +215,7 @@ def find_folder(paths: Iterable[str | os.PathLike]) -> Path:
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(path).absolute().parts)
         folder = Path(*fixed)
         folders.append(folder.parent if folder.is_file() else folder)
-    return Path(os.path.commonpath(folders))
+    return Path(os.path.commonpath(folders)) if folders else Path()
 
 
 class UnreadableError(Exception):

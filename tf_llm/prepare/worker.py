@@ -209,7 +209,7 @@ class WorkerPool:
     Raises:
         ValueError: workers could not import the function.
 
-    A pool does one `run` at a time. The work of a run that was left, or that raised an error, is given up with the next.
+    A pool does one `run` at a time. The work of a run that was left, or raised an error, is given up with the next.
 
     >>> with WorkerPool(print_task, WorkerConfig(processes=2)) as pool:    # doctest: +SKIP
     ...     for task in pool.run(["tea", "coffee"]): ...
