@@ -9,7 +9,16 @@ from archives import write_warc
 import tf_llm.flags
 from tf_llm.config import STAGES, flatten
 from tf_llm.contracts import UserError
-from tf_llm.crawl import CommonCrawl, JsonLines, SelfCrawl, Warc
+from tf_llm.crawl import (
+    CommonCrawl,
+    CommonCrawlPages,
+    HuggingFaceDataset,
+    JsonLines,
+    KaggleDataset,
+    SelfCrawl,
+    Warc,
+)
+from tf_llm.crawl.warc import MEDIA_TYPES
 from tf_llm.model.sizes import SIZES
 from tf_llm.recipes import RECIPES
 
@@ -135,6 +144,25 @@ def test_sources(tmp_path, monkeypatch, caplog):
     parse("--source=warc")
     with pytest.raises(UserError, match="Received: no path"):
         tf_llm.flags.build_source()
+
+
+def test_sources_elsewhere():
+    parse("--source=common_crawl_pages", "--url=*.example.org", "--language=es", "--language=de", "--limit=9")
+    source = tf_llm.flags.build_source()
+    assert isinstance(source, CommonCrawlPages)
+    assert (source.url, source.languages, source.limit) == ("*.example.org", ("spa", "deu"), 9)
+    assert source.media_types == MEDIA_TYPES
+    parse("--source=hugging_face", "--dataset=owner/texts", "--dataset_config=en", "--text_column=body", "--split=test")
+    source = tf_llm.flags.build_source()
+    assert isinstance(source, HuggingFaceDataset)
+    assert (source.name, source.config, source.split, source.text_column) == ("owner/texts", "en", "test", "body")
+    parse("--source=kaggle", "--dataset=owner/texts", "--dataset_files=*.csv")
+    source = tf_llm.flags.build_source()
+    assert isinstance(source, KaggleDataset) and (source.handle, source.pattern) == ("owner/texts", "*.csv")
+    for name, flag in (("common_crawl_pages", "url"), ("hugging_face", "dataset"), ("kaggle", "dataset")):
+        parse(f"--source={name}")
+        with pytest.raises(UserError, match=rf"expected --{flag} with --source={name}\. Received: none\. Say what"):
+            tf_llm.flags.build_source()
 
 
 @pytest.mark.parametrize(("answer", "kind"), [(True, CommonCrawl), (False, SelfCrawl)])
