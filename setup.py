@@ -25,7 +25,15 @@ EXTRAS = {
     "hugging_face": ["huggingface_hub>=0.23", "safetensors>=0.4.5"],
     "jax": ["jax>=0.7"],  # training with Keras on JAX; on a TPU jax[tpu], which brings the TPU's library
     "tensorboard": ["tensorboard>=2.18"],  # to look at what a run writes for it; writing needs nothing
-    "peers": ["beautifulsoup4>=4.12", "keras-hub>=0.21", "lxml>=5", "torch>=2.4", "transformers>=5,<6"],
+    "peers": [
+        "beautifulsoup4>=4.12",
+        "datasketch>=1.6",
+        "keras-hub>=0.21",
+        "lxml>=5",
+        "rensa>=0.5",
+        "torch>=2.4",
+        "transformers>=5,<6",
+    ],
 }
 # `all` is every optional capability.
 EXTRAS["all"] = sorted({need for name, needs in EXTRAS.items() if name not in ("dev", "peers") for need in needs})
