@@ -34,9 +34,11 @@ EXTRAS = {
     # spaCy splits sentences for datatrove.
     "peers": [
         "beautifulsoup4>=4.12",
+        "datasketch>=1.6",
         "datatrove>=0.6",
         "keras-hub>=0.21",
         "lxml>=5",
+        "rensa>=0.5",
         "spacy>=3.8",
         "torch>=2.4",
         "transformers>=5,<6",
