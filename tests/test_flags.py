@@ -9,7 +9,7 @@ from archives import write_warc
 import tf_llm.flags
 from tf_llm.config import STAGES, flatten
 from tf_llm.contracts import UserError
-from tf_llm.crawl import CommonCrawl, JsonLines, SelfCrawl, Warc
+from tf_llm.crawl import CommonCrawl, Csv, HtmlFiles, JsonLines, SelfCrawl, TextFiles, Warc
 from tf_llm.model.sizes import SIZES
 from tf_llm.recipes import RECIPES
 
@@ -134,6 +134,35 @@ def test_sources(tmp_path, monkeypatch, caplog):
         tf_llm.flags.build_source()
     parse("--source=warc")
     with pytest.raises(UserError, match="Received: no path"):
+        tf_llm.flags.build_source()
+
+
+def test_sources_of_files_and_wikipedia(tmp_path):
+    for name, content in {"a.csv": "id,body\n7,Tea.\n", "b.txt": "Tea.", "c.html": "<p>Tea."}.items():
+        (tmp_path / name).write_text(content)
+    for arguments, kind in (
+        (["--source=csv", f"--path={tmp_path}", "--text_column=body", "--url_column=id"], Csv),
+        (["--source=text", f"--path={tmp_path}"], TextFiles),
+        (["--source=html", f"--path={tmp_path}/*.html", f"--path={tmp_path}/c.html"], HtmlFiles),
+        ([f"--path={tmp_path}/c.html"], HtmlFiles),
+        (["--source=files", f"--path={tmp_path}/a.csv", "--text_column=body"], Csv),
+    ):
+        parse(*arguments)
+        source = tf_llm.flags.build_source()
+        assert type(source) is kind and len(list(source)) == 1
+    parse(f"--path={tmp_path}", "--source=self_crawl")
+    with pytest.raises(
+        UserError, match=r"--path with --source=csv\|files\|.* Received: --source=self_crawl\. Leave one"
+    ):
+        tf_llm.flags.build_source()
+    parse("--source=parquet")
+    with pytest.raises(UserError, match=r"Received: no path|expected the package pyarrow"):
+        tf_llm.flags.build_source()
+    pytest.importorskip("mwparserfromhell", reason="needs tf_llm[wikipedia]")
+    parse("--source=wikipedia", "--language=es", "--dump=20261101", "--files=2")
+    assert repr(tf_llm.flags.build_source()) == "Wikipedia(es, 20261101, 2 files)"
+    parse("--source=wikipedia", f"--path={tmp_path}")
+    with pytest.raises(UserError, match="expected a Wikipedia dump"):
         tf_llm.flags.build_source()
 
 
