@@ -12,12 +12,14 @@ from tf_llm.contracts import UserError
 from tf_llm.crawl import (
     CommonCrawl,
     CommonCrawlPages,
+    Csv,
+    HtmlFiles,
     HuggingFaceDataset,
     JsonLines,
     KaggleDataset,
     SelfCrawl,
+    TextFiles,
     Warc,
-    Wikipedia,
 )
 from tf_llm.crawl.warc import MEDIA_TYPES
 from tf_llm.model.sizes import SIZES
@@ -162,8 +164,6 @@ def test_sources_elsewhere():
     parse("--source=kaggle", "--dataset=owner/texts", "--dataset_files=*.csv")
     source = tf_llm.flags.build_source()
     assert isinstance(source, KaggleDataset) and (source.handle, source.pattern) == ("owner/texts", "*.csv")
-    parse("--source=wikipedia", "--language=de")
-    assert isinstance(tf_llm.flags.build_source(), Wikipedia)
     for name, flag in (
         ("common_crawl_pages", "url"),
         ("csv", "path"),
@@ -175,6 +175,32 @@ def test_sources_elsewhere():
         parse(f"--source={name}")
         with pytest.raises(UserError, match=rf"expected --{flag} with --source={name}\. Received: none\. Say what"):
             tf_llm.flags.build_source()
+
+
+def test_sources_of_files_and_wikipedia(tmp_path):
+    for name, content in {"a.csv": "id,body\n7,Tea.\n", "b.txt": "Tea.", "c.html": "<p>Tea."}.items():
+        (tmp_path / name).write_text(content)
+    for arguments, kind in (
+        (["--source=csv", f"--path={tmp_path}", "--text_column=body", "--url_column=id"], Csv),
+        (["--source=text", f"--path={tmp_path}"], TextFiles),
+        (["--source=html", f"--path={tmp_path}/*.html", f"--path={tmp_path}/c.html"], HtmlFiles),
+        ([f"--path={tmp_path}/c.html"], HtmlFiles),
+        (["--source=files", f"--path={tmp_path}/a.csv", "--text_column=body"], Csv),
+    ):
+        parse(*arguments)
+        source = tf_llm.flags.build_source()
+        assert type(source) is kind and len(list(source)) == 1
+    parse(f"--path={tmp_path}", "--source=self_crawl")
+    with pytest.raises(
+        UserError, match=r"--path with --source=files or --source=csv .* Received: --source=self_crawl\. Leave one"
+    ):
+        tf_llm.flags.build_source()
+    pytest.importorskip("mwparserfromhell", reason="needs tf_llm[wikipedia]")
+    parse("--source=wikipedia", "--language=es", "--dump=20261101", "--files=2")
+    assert repr(tf_llm.flags.build_source()) == "Wikipedia(es, 20261101, 2 files)"
+    parse("--source=wikipedia", f"--path={tmp_path}")
+    with pytest.raises(UserError, match="expected a Wikipedia dump"):
+        tf_llm.flags.build_source()
 
 
 @pytest.mark.parametrize(("answer", "kind"), [(True, CommonCrawl), (False, SelfCrawl)])
