@@ -8,7 +8,7 @@ import importlib
 
 from tf_llm import crawl
 from tf_llm.contracts import UserError
-from tf_llm.prepare.local import prepare  # takes the name of its folder, which stays importable as `tf_llm.prepare.…`
+from tf_llm.prepare.engine import prepare  # takes the name of its folder, which stays importable as `tf_llm.prepare.…`
 
 _LAZY = {
     "Beam": "tf_llm.decoding.beam",
@@ -23,7 +23,9 @@ _LAZY = {
     "from_pretrained": "tf_llm.load",
     "from_tf_models": "tf_llm.load_tf_models",
     "is_chief": "tf_llm.training.distribution",
+    "join_shards": "tf_llm.data.join",
     "load_model": "tf_llm.load",
+    "load_shards": "tf_llm.data.shards",
     "recipes": "tf_llm",
     "save_pretrained": "tf_llm.load",
     "strategy": "tf_llm.training.distribution",

@@ -19,6 +19,8 @@ from tf_llm.data.shards import ShardConfig
 from tf_llm.files import write_atomically
 from tf_llm.model.config import ModelConfig
 from tf_llm.prepare.worker import WorkerConfig
+from tf_llm.text.duplicate_keys import DuplicatesConfig
+from tf_llm.text.filters import FilterConfig
 from tf_llm.text.html import HtmlConfig
 from tf_llm.text.words import WordsConfig
 from tf_llm.training.optimizers import TrainingConfig
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 TOKENS = ("words", "characters", "unigram", "bpe")
 STAGES = {
     "html": HtmlConfig,
+    "filters": FilterConfig,
+    "duplicates": DuplicatesConfig,
     "words": WordsConfig,
     "shards": ShardConfig,
     "workers": WorkerConfig,
@@ -52,6 +56,8 @@ class RunConfig:
     recipe: str = "article"  # the name under which the settings were put together
     tokens: str = "words"  # what the model reads and says, one of TOKENS
     html: HtmlConfig = dataclasses.field(default_factory=HtmlConfig)
+    filters: FilterConfig = dataclasses.field(default_factory=FilterConfig)
+    duplicates: DuplicatesConfig = dataclasses.field(default_factory=DuplicatesConfig)
     words: WordsConfig = dataclasses.field(default_factory=WordsConfig)
     shards: ShardConfig = dataclasses.field(default_factory=ShardConfig)
     workers: WorkerConfig = dataclasses.field(default_factory=WorkerConfig)

@@ -3,9 +3,15 @@
 import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from tf_llm.contracts import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
 
 
 def write_atomically(
@@ -46,3 +52,25 @@ def write_atomically(
     finally:
         with contextlib.suppress(OSError):  # it is only there if something went wrong
             partial.unlink()
+
+
+@contextlib.contextmanager
+def lock_folder(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
+    """Keeps a folder to this process inside the `with` block; a process that ends, however, lets go of it.
+
+    Args:
+        path: of a folder that exists.
+        wait: whether to wait for one that another process has.
+
+    Raises:
+        BlockingIOError: another process has it, and `wait` is False.
+    """
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(folder)

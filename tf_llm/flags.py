@@ -1,7 +1,8 @@
 """Command-line flags for every setting of a run, made from the fields of the settings themselves.
 
 A field `num_layers` of the stage `model` is the flag `--model.num_layers`; its help is the comment behind the field.
-A flag that is not given leaves what the recipe says. Only this module and examples/ know absl's flags.
+A flag that is not given leaves what the recipe says. Where pages come from has flags of its own (source_flags.py). Only
+these two modules and examples/ know absl's flags.
 """
 
 import dataclasses
@@ -15,22 +16,9 @@ from absl import logging as absl_logging
 
 from tf_llm.config import STAGES, TOKENS
 from tf_llm.contracts import UserError
-from tf_llm.crawl import (
-    CommonCrawl,
-    CommonCrawlPages,
-    HuggingFaceDataset,
-    JsonLines,
-    KaggleDataset,
-    SelfCrawl,
-    Warc,
-)
-from tf_llm.crawl.common_crawl import INDEX_ADDRESS
-from tf_llm.crawl.download import answers
-from tf_llm.crawl.warc import MEDIA_TYPES
 from tf_llm.model.sizes import SIZES, build_size
 from tf_llm.recipes import RECIPES
-
-logger = logging.getLogger(__name__)
+from tf_llm.source_flags import build_source, define_source_flags
 
 FIELD = re.compile(r"^    (\w+): .*?#\s*(.*)$", re.MULTILINE)
 DEFINE = {
@@ -40,22 +28,6 @@ DEFINE = {
     "str": flags.DEFINE_string,
 }
 KEPT = ("vocabulary_size", "source_length", "target_length")  # of the recipe's model, whatever --size says
-FILE_SOURCES = {"json_lines": JsonLines, "warc": Warc}  # each reads the files that the flag of its name lists
-# What else can be named, and how it is made of the flags.
-OTHER_SOURCES = {
-    "common_crawl": lambda given: CommonCrawl(given.crawl, files=given.files, megabytes=given.megabytes or None),
-    "common_crawl_pages": lambda given: CommonCrawlPages(
-        require("url", given), given.crawl, languages=given.language, media_types=given.mime, limit=given.limit
-    ),
-    "hugging_face": lambda given: HuggingFaceDataset(
-        require("dataset", given), given.dataset_config, given.split, given.text_column, streaming=given.streaming
-    ),
-    "kaggle": lambda given: KaggleDataset(
-        require("dataset", given), given.dataset_files, text_column=given.text_column
-    ),
-    "self_crawl": lambda given: SelfCrawl(),
-}
-SOURCES = ("auto", *OTHER_SOURCES, *FILE_SOURCES)
 
 
 def define_flags():
@@ -68,22 +40,7 @@ def define_flags():
         for field in dataclasses.fields(config):
             kind = field.type if isinstance(field.type, str) else field.type.__name__
             DEFINE[kind](f"{stage}.{field.name}", None, f"{comments.get(field.name, '')} [{field.default}]")
-    flags.DEFINE_enum("source", "auto", SOURCES, "Pages; auto is Common Crawl, or self_crawl where that is silent.")
-    flags.DEFINE_multi_string("warc", [], "WARC or WET files for --source=warc, a path or a pattern.")
-    flags.DEFINE_multi_string("json_lines", [], "JSON Lines files for --source=json_lines, a path or a pattern.")
-    flags.DEFINE_string("text_column", "text", "Data sets: the column or field that has the text.")
-    flags.DEFINE_string("crawl", None, "Common Crawl: which one, such as CC-MAIN-2026-39; by default the newest.")
-    flags.DEFINE_integer("files", 1, "Common Crawl: how many of its files.", lower_bound=1)
-    flags.DEFINE_float("megabytes", 100.0, "Common Crawl: how much of each file; 0 is all of it.", lower_bound=0)
-    flags.DEFINE_string("url", None, "common_crawl_pages: an address, or a pattern such as *.example.org.")
-    flags.DEFINE_multi_string("language", [], "common_crawl_pages: pages mainly in one of these, such as es or spa.")
-    flags.DEFINE_multi_string("mime", MEDIA_TYPES, "common_crawl_pages: what kind of file the pages are.")
-    flags.DEFINE_integer("limit", None, "common_crawl_pages: at most so many; one takes .55 seconds.", lower_bound=1)
-    flags.DEFINE_string("dataset", None, "hugging_face, kaggle: the data set, owner/name.")
-    flags.DEFINE_string("dataset_config", None, "hugging_face: which of its subsets, where it has several.")
-    flags.DEFINE_string("split", "train", "hugging_face: which of its splits.")
-    flags.DEFINE_bool("streaming", True, "hugging_face: read it as it comes, in place of copying all of it first.")
-    flags.DEFINE_string("dataset_files", "**/*", "kaggle: which of its files, a pattern such as *.csv.")
+    define_source_flags()
 
 
 def build_run():
@@ -116,36 +73,6 @@ def find_origins():
         )
     names = ["tokens", *(f"{stage}.{field.name}" for stage in STAGES for field in dataclasses.fields(STAGES[stage]))]
     return origins | {name: f"--{name}" for name in names if flags.FLAGS[name].value is not None}
-
-
-def build_source():
-    """The source of pages that the flags name. Raises UserError where a file is missing."""
-    name = flags.FLAGS.source
-    for other in FILE_SOURCES:
-        if flags.FLAGS[other].value and name == "auto":
-            name = other
-        elif flags.FLAGS[other].value and name != other:
-            raise UserError(
-                f"expected --{other} with --source={other} alone. Received: --source={name}. Leave one of them out"
-            )
-    if name in FILE_SOURCES:
-        return FILE_SOURCES[name](flags.FLAGS[name].value)
-    if name == "auto":
-        name = "common_crawl" if answers(f"{INDEX_ADDRESS}/collinfo.json") else "silent"
-    silent = "Common Crawl does not answer within 5 s: " if name == "silent" else ""
-    if name in ("self_crawl", "silent"):
-        logger.info("%sreading the documentation that is installed with this Python", silent)
-        name = "self_crawl"
-    else:
-        logger.info("reading pages of %s (--source=self_crawl needs no network)", name)
-    return OTHER_SOURCES[name](flags.FLAGS)
-
-
-def require(name, given):
-    """The value of a flag without which its source has nothing to read."""
-    if not given[name].value:
-        raise UserError(f"expected --{name} with --source={given.source}. Received: none. Say what is to be read")
-    return given[name].value
 
 
 def launch(main):

@@ -41,6 +41,7 @@ class ShardConfig:
     joined: bool = False  # training windows run on over the ends of pages and are always full, as T5's
     blocks_per_shard: int = 8192  # a matter of taste: batches do not depend on it
     validation_fraction: float = 0.02  # of pages, chosen by the hash of their address
+    parts: int = 0  # of the corpus, prepared one by one; 0: one for each file of the source, but two at least
 
     def __post_init__(self):
         if not 0 <= self.overlap < self.block_length:
@@ -50,6 +51,8 @@ class ShardConfig:
             )
         if self.blocks_per_shard < 1:
             raise ValueError(f"blocks_per_shard is expected to be at least 1. Received: {self.blocks_per_shard}")
+        if self.parts < 0:
+            raise ValueError(f"parts is expected to be at least 0. Received: {self.parts}")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is expected in (0, 1). Received: {self.validation_fraction}")
 
@@ -178,12 +181,24 @@ class Shards:
     train: Split
     validation: Split
     about: dict  # how it was made: source, tokeniser, counts per step, rejections, versions, seconds
+    others: tuple[Path, ...] = ()  # folders whose shards were joined to these (join.py)
 
     def split(self, name):
         """The `Split` of that name."""
         if name not in SPLITS:
             raise ValueError(f"split is expected to be one of {list(SPLITS)}. Received: {name!r}")
         return getattr(self, name)
+
+    @property
+    def folders(self):
+        """Where all of them lie."""
+        return self.folder, *self.others
+
+    @property
+    def fingerprint(self):
+        """What tells this corpus from others: a digest of all its blocks in their order, wherever they lie."""
+        digests = [[entry["sha256"] for entry in self.split(name).files] for name in SPLITS]
+        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
     def verify(self):
         """Compares every file with its sha256 in the manifest. Raises UserError on the first difference."""
@@ -193,7 +208,7 @@ class Shards:
             if digest != entry["sha256"]:
                 raise UserError(
                     f"{path} is not the file that was written: expected sha256 {entry['sha256'][:12]}…, received "
-                    f"{digest[:12]}…; delete {self.folder} and prepare it again"
+                    f"{digest[:12]}…; delete {path.parent} and prepare it again"
                 )
 
 

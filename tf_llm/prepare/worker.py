@@ -1,40 +1,51 @@
-"""Work on untrusted pages in processes of their own, which may hang, die or eat memory without harm to the rest.
+"""Work on untrusted bytes in processes of their own, which may hang, die or eat memory without harm to the rest.
 
 `concurrent.futures` gives up the whole pool when one worker dies, and cannot stop a worker that hangs. Here a worker
-answers page by page, so it is known which page it was at: that page becomes a `Rejected` with the reason, the worker is
-replaced, and the next one goes on with the page behind it.
+goes through a long task item by item, and shows in shared memory which item it is at and until when it should be done
+with it. A worker that is overdue is killed; one that dies or is killed is replaced, and the task begins again in the
+new one with the knowledge of what went wrong where: the function passes over that item, and over all that it has
+finished before, since it keeps a log (shard.py).
 
     reason             what happened to the worker
-    "out of time"      killed, `seconds_per_page` after it began with the page
+    "out of time"      killed, `seconds_per_page` after it began with the item
     "worker died"      a crash, or the system killed it; the detail has the exit code
-    "out of memory"    replaced: what filled its memory may be there still
-    "worker error"     nothing: the function raised an ordinary exception; the detail has it
+    "out of memory"    ended itself: what filled its memory may be there still
+
+What comes back from a worker is a few numbers and a line of JSON; what it has made lies on the disk. So nothing that a
+page could have done to the process that parsed it is unpickled here.
 """
+
+from __future__ import annotations
 
 import collections
 import contextlib
 import dataclasses
-import itertools
+import json
 import logging
-import math
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
 import threading
 import time
+import traceback
 import types
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import wait
+from typing import Any
 
-from tf_llm.contracts import Rejected, UserError
+from tf_llm.contracts import UserError
+from tf_llm.prepare.pulse import PATIENCE, Faults, Pulse, lose_rest
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 300.0  # a worker first imports what it needs; one that is not up by then is replaced
+POLL = 0.2  # seconds between two looks at the clock
 MAX_FAILED_STARTS = 3  # so many in a row are no accident
-TASKS_AHEAD = 4  # tasks a worker that are read before their results can be yielded
-DETAIL_LENGTH = 300  # an exception may quote the whole page
-OUT_OF_TIME, DIED, OUT_OF_MEMORY, FAILED = "out of time", "worker died", "out of memory", "worker error"
+MAX_DEATHS = 3  # of workers at one place of a task: to leave out what is there has not helped
+MAX_ANSWER = 2**20  # bytes
+OUT_OF_MEMORY_STATUS = 77  # with which a worker ends itself
+OUT_OF_TIME, DIED, OUT_OF_MEMORY = "out of time", "worker died", "out of memory"
 
 _main_lock = threading.Lock()
 
@@ -46,79 +57,79 @@ class WorkerConfig:
     processes: int = 0  # workers; 0 takes as many as there are cores
     seconds_per_page: float = 10.0  # a page that takes longer is given up
     megabytes: int = 4096  # address space of a worker, on systems that can limit it
-    pages_per_task: int = 16  # pages that travel together
 
     def __post_init__(self):
         if self.processes < 0:
             raise ValueError(f"processes is expected to be at least 0. Received: {self.processes}")
-        for name in ("seconds_per_page", "megabytes", "pages_per_task"):
+        for name in ("seconds_per_page", "megabytes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is expected to be above 0. Received: {getattr(self, name)}")
 
 
-@dataclasses.dataclass
-class Task:
-    """Some pages on their way through a worker, or through several, where one broke."""
-
-    number: int  # results are yielded in this order
-    items: list
-    results: list = dataclasses.field(default_factory=list)  # of the first items, as far as they are done
-
-    def is_done(self):
-        """Whether every item has its result."""
-        return len(self.results) == len(self.items)
+Function = Callable[[Any, Pulse, Faults], None]
 
 
 class Worker:
-    """One process and the pipe to it."""
+    """One process, the pipe to it, and its pulse."""
 
-    def __init__(self, context, function, megabytes):
+    def __init__(self, context, function: Function, config: WorkerConfig):
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, function, megabytes), daemon=True)
+        numbers = context.Array("d", Pulse.SIZE, lock=False)
+        self.pulse = Pulse(numbers, config.seconds_per_page)
+        self.pulse.clear()
+        arguments = (theirs, numbers, function, config)
+        self.process = context.Process(target=serve, args=arguments, daemon=True)
         with hide_main():
             self.process.start()
         theirs.close()  # from here on the end of the process is the end of the pipe
-        self.is_up, self.task, self.seconds_per_page = False, None, math.inf
-        self.deadline = time.monotonic() + START_SECONDS
+        self.is_up, self.job = False, None
 
-    def is_idle(self):
-        """Whether it waits for a task."""
-        return self.is_up and self.task is None and self.process.is_alive()
-
-    def send(self, task, seconds_per_page):
-        """Gives the worker what is left of a task."""
-        items = [pickle.dumps(item) for item in task.items[len(task.results) :]]
+    def send(self, job: Job) -> None:
+        """Gives an idle worker something to do."""
+        self.job = job
+        self.pulse.clear()
         with contextlib.suppress(OSError):  # it is dead, which `receive` will notice
-            self.pipe.send(items)
-        self.task, self.seconds_per_page = task, seconds_per_page
-        self.deadline = time.monotonic() + seconds_per_page
+            self.pipe.send((job.task, job.faults))
 
-    def receive(self):
-        """Takes in one message. Returns why there is no result of an item, (reason, detail), or None."""
+    def receive(self) -> dict[str, Any] | None:
+        """One message; None where there will be no more, since the process is dead or talks nonsense."""
         try:
-            message = self.pipe.recv()
-        except (EOFError, OSError):  # OSError: it died within a message
-            self.process.join(1)
-            return DIED, f"exit code {self.process.exitcode}"
-        if not self.is_up:
-            self.is_up, self.deadline = True, math.inf
+            return json.loads(self.pipe.recv_bytes(MAX_ANSWER))
+        except (EOFError, OSError, ValueError):
             return None
-        self.deadline = time.monotonic() + self.seconds_per_page
-        result, fault = message
-        if fault is None:
-            self.task.results.append(result)
-        return fault
 
-    def release(self):
-        """Takes the task away from a worker that is done with it; returns it."""
-        task, self.task, self.deadline = self.task, None, math.inf
-        return task
+    def is_overdue(self) -> bool:
+        """Whether it should have been heard of."""
+        return (self.job is not None or not self.is_up) and time.monotonic() > self.pulse.deadline
 
-    def kill(self):
+    def kill(self) -> None:
         """Ends the process at once."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
+
+
+@dataclasses.dataclass
+class Job:
+    """A task on its way, perhaps through several workers."""
+
+    task: Any
+    faults: Faults = dataclasses.field(default_factory=dict)
+    deaths: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)  # by key of `faults`
+
+    def blame(self, pulse: Pulse, reason: str, detail: str) -> None:
+        """Notes where a worker ended. Between two items nobody is to blame the first time; the second time the rest of
+        the task is given up, see `pulse.lose_rest`. Raises UserError where workers end all the same."""
+        place = pulse.position if pulse.is_working else lose_rest(pulse.position)
+        self.deaths[place] += 1
+        if self.deaths[place] > MAX_DEATHS:
+            raise UserError(
+                f"expected workers to get on without what had ended others. Received: {self.deaths[place]} that ended "
+                f"at item {pulse.position} of a part ({reason}, {detail}). Raise workers.megabytes, now too few "
+                "perhaps, or divide the corpus further with shards.parts"
+            )
+        if pulse.is_working or self.deaths[place] > 1:
+            self.faults[place] = reason, detail
 
 
 @contextlib.contextmanager
@@ -138,30 +149,43 @@ def hide_main():
             sys.modules["__main__"] = main
 
 
-def serve(pipe, function, megabytes):
-    """A worker's whole life: says that it is up, then takes lists of items and answers them one by one."""
+def serve(pipe, numbers, function: Function, config: WorkerConfig) -> None:
+    """A worker's whole life: says that it is up, then takes tasks and says of each what came of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends this one
-    limit_memory(megabytes)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    limit_memory(config.megabytes)
     bytearray(2**24)  # a limit that leaves no room to work in ends the worker here, before pages are blamed for it
-    pipe.send(None)
+    pulse = Pulse(numbers, config.seconds_per_page)
+    pipe.send_bytes(b"{}")
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         while True:
-            for item in pipe.recv():
-                pipe.send_bytes(answer(function, item))
+            content = pipe.recv_bytes()
+            pipe.send_bytes(json.dumps(answer(function, content, pulse)).encode())
 
 
-def answer(function, item):
-    """What a worker says of a pickled item, pickled: (function(item), None), or (None, (reason, detail))."""
+def end_with_parent() -> None:
+    """Ends this process when its parent is gone, however that ended: nobody would wait for what it does."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def answer(function: Function, content: bytes, pulse: Pulse) -> dict[str, Any]:
+    """What came of a task, which comes pickled with its faults: nothing to say, or the error to raise in its place."""
     try:
-        return pickle.dumps((function(pickle.loads(item)), None))
+        task, faults = pickle.loads(content)  # our parent's; it fails where a class stands in the script that runs
+        function(task, pulse, faults)
     except MemoryError:
-        fault = OUT_OF_MEMORY, ""
-    except Exception as error:
-        fault = FAILED, repr(error)[:DETAIL_LENGTH]
-    return pickle.dumps((None, fault))
+        os._exit(OUT_OF_MEMORY_STATUS)
+    except UserError as error:
+        return {"error": str(error)}
+    except OSError as error:
+        return {"errno": error.errno, "error": str(error.strerror or error), "file": str(error.filename or "")}
+    except Exception:
+        return {"error": traceback.format_exc()[-2000:], "is_fault": True}
+    return {}
 
 
-def limit_memory(megabytes):
+def limit_memory(megabytes: int) -> None:
     """Limits this process's address space where the system can (Windows and macOS cannot)."""
     try:
         import resource
@@ -174,26 +198,28 @@ def limit_memory(megabytes):
 
 
 class WorkerPool:
-    """Maps a function over items in worker processes; results come in the order of the items.
+    """Carries out tasks in worker processes.
 
     Args:
-        function: item -> result; importable from a module, not from the script that runs, and quick to import, since
-            each worker imports it anew.
+        function: (task, pulse, faults) -> None; importable from a module, not from the script that runs, and quick to
+            import, since each worker imports it anew. It tells `pulse` of every item, and does not touch an item that
+            `faults` names. It may be called again for a task that it has begun, in another process.
         config: a `WorkerConfig`.
 
     Raises:
         ValueError: workers could not import the function.
 
-    >>> with WorkerPool(abs, WorkerConfig(processes=1)) as pool:
-    ...     list(pool.map([-1, "tea", 2]))
-    [1, Rejected(url='', reason='worker error', detail='TypeError("bad operand type for abs(): \\'str\\'")'), 2]
+    A pool does one `run` at a time. The work of a run that was left, or that raised an error, is given up with the next.
+
+    >>> with WorkerPool(print_task, WorkerConfig(processes=2)) as pool:    # doctest: +SKIP
+    ...     for task in pool.run(["tea", "coffee"]): ...
     """
 
-    def __init__(self, function, config):
+    def __init__(self, function: Function, config: WorkerConfig):
         self.config, self.function = config, function
         self._context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's locks
-        self._failed_starts = 0
-        self._workers = []
+        self._failed_starts, self._counted = 0, [0, 0, 0]
+        self._workers: list[Worker] = []
         try:
             for _ in range(config.processes or multiprocessing.cpu_count()):
                 self._workers.append(self._start())
@@ -208,57 +234,93 @@ class WorkerPool:
         for worker in self._workers:
             worker.kill()
 
-    def map(self, items):
-        """Yields function(item) for each item, in order, or a `Rejected` where there is no such result.
+    @property
+    def counted(self) -> list[int]:
+        """[items done, their bytes, how many of them were rejected], of all tasks until now."""
+        now = (worker.pulse.counted for worker in self._workers)
+        return [sum(each) for each in zip(self._counted, *now, strict=True)]
 
-        At most `TASKS_AHEAD * pages_per_task` items a worker are read before their results are yielded. One map at a
-        time: a new one ends the one before.
+    def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        """Yields each task when it is done, in the order in which that happens, and None now and then in between.
+
+        `tasks` may yield None as well: there is no task yet, but there may be one later.
 
         Raises:
-            UserError: workers die before they are up.
+            UserError: the function raised it, or workers die before they are up.
+            OSError: the function raised it: the disk is full.
+            RuntimeError: the function raised anything else; the text has its traceback.
         """
-        for index, worker in enumerate(self._workers):  # of an earlier map that was not read to its end
-            if worker.task:
+        for index, worker in enumerate(self._workers):
+            if worker.job:
                 self._replace(index)
-        items = iter(items)
-        batches = iter(lambda: list(itertools.islice(items, self.config.pages_per_task)), [])
-        tasks = map(Task, itertools.count(), batches)
-        waiting, done = collections.deque(), {}
-        begun, yielded = 0, 0  # tasks
+        tasks, is_over = iter(tasks), False
+        waiting: collections.deque[Job] = collections.deque()
         while True:
-            while len(waiting) < len(self._workers) and begun - yielded < TASKS_AHEAD * len(self._workers):
-                task = next(tasks, None)
-                if task is None:
+            idle = [worker for worker in self._workers if worker.is_up and worker.job is None]
+            while not is_over and len(waiting) < len(idle):
+                task = next(tasks, StopIteration)
+                is_over = task is StopIteration
+                if is_over or task is None:
                     break
-                waiting.append(task)
-                begun += 1
-            if begun == yielded:
+                waiting.append(Job(task))
+            for worker in idle[: len(waiting)]:
+                self._counted = [sum(each) for each in zip(self._counted, worker.pulse.counted, strict=True)]
+                worker.send(waiting.popleft())
+            if is_over and not waiting and not any(worker.job for worker in self._workers):
                 return
-            for worker in self._workers:
-                if waiting and worker.is_idle():
-                    worker.send(waiting.popleft(), self.config.seconds_per_page)
-            for task in self._collect():
-                if task.is_done():
-                    done[task.number] = task.results
+            for job, is_done in self._collect():
+                if is_done:
+                    yield job.task
                 else:
-                    waiting.appendleft(task)
-            while yielded in done:
-                yield from done.pop(yielded)
-                yielded += 1
+                    waiting.appendleft(job)
+            yield None
 
-    def _start(self):
+    def _start(self) -> Worker:
         try:
-            return Worker(self._context, self.function, self.config.megabytes)
+            return Worker(self._context, self.function, self.config)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ValueError(
                 "function is expected to stand at the top of a module that workers can import, not in the script that "
                 f"runs, in a notebook or in another function. Received: {self.function!r}"
             ) from error
 
-    def _replace(self, index):
-        """Ends a worker and starts another in its place."""
+    def _collect(self) -> Iterator[tuple[Job, bool]]:
+        """Waits a moment for answers and deaths; yields the jobs that no worker has any more, and whether each is
+        done."""
+        answered = wait([worker.pipe for worker in self._workers], timeout=POLL)
+        for index, worker in enumerate(self._workers):
+            if worker.pipe in answered:
+                message = worker.receive()
+                if message is None:
+                    worker.process.join(1)
+                    status = worker.process.exitcode
+                    reason = OUT_OF_MEMORY if status == OUT_OF_MEMORY_STATUS else DIED
+                    yield from self._give_up(index, reason, f"exit code {status}")
+                elif not worker.is_up:
+                    worker.is_up, self._failed_starts = True, 0
+                else:
+                    job, worker.job = worker.job, None
+                    raise_error(message)
+                    yield job, True
+            elif worker.is_overdue():
+                worker.process.kill()
+                worker.process.join()
+                if not worker.is_overdue():  # it went on at the last moment: let nobody else be blamed
+                    worker.pulse.looks(-1)
+                seconds = self.config.seconds_per_page if worker.pulse.is_working else PATIENCE
+                yield from self._give_up(index, OUT_OF_TIME, f"{seconds:g} s")
+
+    def _replace(self, index: int) -> Worker:
+        """Has a new worker in the place of one, which is ended and returned."""
         worker = self._workers[index]
         worker.kill()
+        self._counted = [sum(each) for each in zip(self._counted, worker.pulse.counted, strict=True)]
+        self._workers[index] = self._start()
+        return worker
+
+    def _give_up(self, index: int, reason: str, detail: str) -> Iterator[tuple[Job, bool]]:
+        """Replaces a worker; its job is to be begun again."""
+        worker = self._replace(index)
         self._failed_starts += not worker.is_up
         if self._failed_starts == MAX_FAILED_STARTS:
             raise UserError(
@@ -266,35 +328,18 @@ class WorkerPool:
                 f"last with exit code {worker.process.exitcode}. See what they printed; workers.megabytes, now "
                 f"{self.config.megabytes}, may be too few"
             )
-        self._workers[index] = self._start()
+        if worker.job:
+            if worker.pulse.position >= 0:
+                worker.job.blame(worker.pulse, reason, detail)
+            logger.warning("a worker ended (%s, %s) at item %d", reason, detail, worker.pulse.position)
+            yield worker.job, False
 
-    def _collect(self):
-        """Waits for an answer, a death or a deadline; returns the tasks that no worker has any more."""
-        patience = min(worker.deadline for worker in self._workers) - time.monotonic()
-        answered = wait([worker.pipe for worker in self._workers], timeout=min(max(patience, 0.0), 60.0))
-        now = time.monotonic()  # before anything else takes time: who answered until now was in time
-        free = []
-        for index, worker in enumerate(self._workers):
-            fault = None
-            if worker.pipe in answered:
-                fault = worker.receive()
-                if worker.is_up:
-                    self._failed_starts = 0
-            elif now >= worker.deadline:
-                fault = OUT_OF_TIME, f"{worker.seconds_per_page:g} s"
-            task = worker.task
-            if fault and task:
-                self._give_up_next(task, *fault)
-            if fault and fault[0] != FAILED:
-                self._replace(index)
-                free += [task] if task else []
-            elif task and task.is_done():
-                free.append(worker.release())
-        return free
 
-    @staticmethod
-    def _give_up_next(task, reason, detail):
-        """Rejects the item that its worker was at."""
-        url = getattr(task.items[len(task.results)], "url", "")
-        logger.warning("gave up a page: %s (%s): %s", reason, detail, url)
-        task.results.append(Rejected(url, reason, detail))
+def raise_error(message: dict[str, Any]) -> None:
+    """Raises here what a worker has caught there."""
+    if "errno" in message:
+        raise OSError(message["errno"], message["error"], message["file"])
+    if "is_fault" in message:
+        raise RuntimeError(f"a worker failed:\n{message['error']}")
+    if "error" in message:
+        raise UserError(message["error"])

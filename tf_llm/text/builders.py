@@ -72,10 +72,11 @@ class PieceBuilder:
         return build_sentence_piece_tokenizer(texts, self.config.vocabulary_size, self.kind, self.num_sentinels)
 
 
+Builder = WordBuilder | CharBuilder | PieceBuilder
 BUILDERS = {"words": WordBuilder, "characters": CharBuilder, "unigram": PieceBuilder, "bpe": PieceBuilder}
 
 
-def make_builder(tokens: str, config: WordsConfig, num_sentinels: int = 0) -> WordBuilder | CharBuilder | PieceBuilder:
+def make_builder(tokens: str, config: WordsConfig, num_sentinels: int = 0) -> Builder:
     """The builder of a kind of tokens.
 
     Raises:

@@ -1,23 +1,27 @@
-"""Pages to shards: what is counted, what is kept, and that nothing is half-written."""
+"""Pages to shards: what is counted, what is kept, that nothing is half-written, and that what was done is used again."""
 
 import dataclasses
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import types
 from collections import Counter
 
 import numpy as np
 import pytest
-from archives import write_html, write_record, write_warc
+from archives import write_html, write_prose, write_record, write_warc
 
 import tf_llm
-from tf_llm.contracts import Document, UserError
+from tf_llm.contracts import Document, Page, UserError
 from tf_llm.crawl.warc import Warc
 from tf_llm.data.pipeline import read_blocks
 from tf_llm.data.shards import split_of
-from tf_llm.prepare import local
+from tf_llm.prepare import engine
+from tf_llm.prepare.local import Local
 from tf_llm.prepare.worker import WorkerConfig
 from tf_llm.text.html import strip_html
 from tf_llm.text.piece_training import build_sentence_piece_tokenizer
@@ -46,17 +50,18 @@ def make_run(**changes):
 def read_folder(folder):
     """Everything in the files of a folder, but for how long it took."""
     contents = {path.name: path.read_bytes() for path in folder.iterdir()}
-    manifest = json.loads(contents.pop("manifest.json"))
-    del manifest["about"]["seconds"]
-    return contents, manifest
+    manifest, statistics = (json.loads(contents.pop(name)) for name in ("manifest.json", "statistics.json"))
+    del manifest["about"]["seconds"], statistics["seconds"], statistics["per_second"], contents["report.html"]
+    return contents, manifest, statistics
 
 
 def test_shards_hold_what_the_steps_keep_and_their_counts_add_up(archive, tmp_path):
     run = make_run()
-    shards = local.prepare(Warc(archive), run, tmp_path / "data")
+    shards = engine.prepare(Warc(archive), run, tmp_path / "data")
     tokenizer = load_tokenizer(shards.folder / "tokenizer.json")
     stop_words, _ = load_stop_words(run.words.stop_words)
-    documents = [strip_html(page) for page in Warc(archive)]
+    # The parts of the one file have every second page each, and stand one behind the other in the shards.
+    documents = [strip_html(page) for part in (0, 1) for page in Warc(archive).shard(part, 2)]
     assert len(documents) == 60 and all(isinstance(document, Document) for document in documents)
 
     words, removed, ids, residual = Counter(), Counter(), {"train": [], "validation": []}, 0.0
@@ -93,15 +98,15 @@ def test_shards_hold_what_the_steps_keep_and_their_counts_add_up(archive, tmp_pa
 
 
 def test_two_processes_write_the_same_bytes_as_one(archive, tmp_path):
-    local.prepare(Warc(archive), make_run(), tmp_path / "one")
-    workers = WorkerConfig(processes=2, pages_per_task=3)
-    local.prepare(Warc(archive), make_run(workers=workers), tmp_path / "two")
+    engine.prepare(Warc(archive), make_run(), tmp_path / "one")
+    workers = WorkerConfig(processes=2)
+    engine.prepare(Warc(archive), make_run(workers=workers), tmp_path / "two")
     assert read_folder(tmp_path / "one") == read_folder(tmp_path / "two")
 
 
 def test_characters(archive, tmp_path):
     run = make_run(tokens="characters")
-    shards = local.prepare(Warc(archive), run, tmp_path / "data")
+    shards = engine.prepare(Warc(archive), run, tmp_path / "data")
     tokenizer = load_tokenizer(shards.folder / "tokenizer.json")
     assert {"T", "h", "e", " ", "."} <= set(tokenizer.vocabulary)
     first = read_blocks(shards, "train")[0, run.shards.overlap :]
@@ -115,7 +120,7 @@ def pieces(archive, tmp_path_factory):
     """The shards of the archive for each algorithm that finds pieces, with five sentinels."""
     words = dataclasses.replace(make_run().words, vocabulary_size=400)
     runs = [with_sentinels(make_run(tokens=tokens, words=words), 5) for tokens in ("unigram", "bpe")]
-    return {run.tokens: local.prepare(Warc(archive), run, tmp_path_factory.mktemp("pieces") / "data") for run in runs}
+    return {run.tokens: engine.prepare(Warc(archive), run, tmp_path_factory.mktemp("pieces") / "data") for run in runs}
 
 
 def with_sentinels(run, count):
@@ -129,7 +134,7 @@ def test_pieces_hold_the_whole_text(archive, pieces, tokens):
     assert 300 < len(tokenizer.vocabulary) <= 400 and tokenizer.num_sentinels == 5
     assert shards.vocabulary_size == tokenizer.vocabulary_size == len(tokenizer.vocabulary) + 3 + 5
     texts = {"train": [], "validation": []}
-    for page in Warc(archive):
+    for page in (page for part in (0, 1) for page in Warc(archive).shard(part, 2)):
         texts[split_of(page.url, 0.2)].append(strip_html(page).text)
     for split in ("train", "validation"):
         stored = read_blocks(shards, split)[:, make_run().shards.overlap :].ravel()
@@ -147,9 +152,9 @@ def test_sentinels_belong_to_the_settings(archive, pieces, tmp_path):
     words = dataclasses.replace(make_run().words, vocabulary_size=400)
     run = make_run(tokens="bpe", words=words)
     with pytest.raises(UserError, match=r"Received: sentinels 5, where this run has 7\. Choose another"):
-        local.prepare(Warc(archive), with_sentinels(run, 7), pieces["bpe"].folder)
+        engine.prepare(Warc(archive), with_sentinels(run, 7), pieces["bpe"].folder)
     for tokens in ("words", "characters"):
-        shards = local.prepare(Warc(archive), with_sentinels(make_run(tokens=tokens), 7), tmp_path / tokens)
+        shards = engine.prepare(Warc(archive), with_sentinels(make_run(tokens=tokens), 7), tmp_path / tokens)
         tokenizer = load_tokenizer(shards.folder / "tokenizer.json")
         assert shards.vocabulary_size == len(tokenizer.vocabulary) + 3 + 7
         assert (
@@ -159,26 +164,26 @@ def test_sentinels_belong_to_the_settings(archive, pieces, tmp_path):
 
 
 def test_a_vocabulary_too_small_for_pieces_is_refused_before_a_page_is_read(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "read_documents", None)
+    monkeypatch.setattr(engine, "write_shards", None)
     words = dataclasses.replace(make_run().words, vocabulary_size=200)
     with pytest.raises(UserError, match=r"words\.vocabulary_size of at least 261 for pieces"):
-        local.prepare(Warc(archive), make_run(tokens="unigram", words=words), tmp_path / "data")
+        engine.prepare(Warc(archive), make_run(tokens="unigram", words=words), tmp_path / "data")
     assert not list(tmp_path.iterdir())
 
 
 def test_shards_are_used_again_or_refused(archive, tmp_path):
     folder = tmp_path / "data"
-    local.prepare(Warc(archive), make_run(), folder)
+    engine.prepare(Warc(archive), make_run(), folder)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    local.prepare(Warc(archive), make_run(workers=WorkerConfig(processes=2)), folder)  # no number depends on that
+    engine.prepare(Warc(archive), make_run(workers=WorkerConfig(processes=2)), folder)  # no number depends on that
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
     fewer = make_run(words=dataclasses.replace(make_run().words, vocabulary_size=20))
     with pytest.raises(UserError, match=r"same settings in .*data. Received: words .*8000.*20.*Choose another folder"):
-        local.prepare(Warc(archive), fewer, folder)
+        engine.prepare(Warc(archive), fewer, folder)
     other = write_warc(tmp_path / "other.warc.gz", pages=3)
     with pytest.raises(UserError, match="Received: source Warc"):
-        local.prepare(Warc(other), make_run(), folder)
+        engine.prepare(Warc(other), make_run(), folder)
 
 
 def test_rejections_are_counted_and_neighbours_kept(tmp_path):
@@ -189,7 +194,7 @@ def test_rejections_are_counted_and_neighbours_kept(tmp_path):
     records[7:7] = [write_record("https://example.org/deep", "<div>" * 5000 + "x")]
     path = tmp_path / "mixed.warc.gz"
     path.write_bytes(b"".join(records) + records[0][:200])  # cut short
-    shards = local.prepare(Warc(path), make_run(), tmp_path / "data")
+    shards = engine.prepare(Warc(path), make_run(), tmp_path / "data")
     assert shards.train.pages + shards.validation.pages == 12
     rejections = shards.about["rejections"]
     assert rejections.pop("no text") == 2
@@ -202,29 +207,141 @@ def test_a_corpus_without_text_is_a_one_line_error(tmp_path):
     with pytest.raises(
         UserError, match=r"expected pages with text in Warc.*Received: 1 × no text\. Take more"
     ) as error:
-        local.prepare(Warc(path), make_run(), tmp_path / "data")
-    assert "\n" not in str(error.value)
-    assert sorted(tmp_path.iterdir()) == [path]
+        engine.prepare(Warc(path), make_run(), tmp_path / "data")
+    assert "\n" not in str(error.value) and not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("moment", ["write_manifest", "encode_documents"])
-def test_nothing_is_left_half_written(archive, tmp_path, monkeypatch, moment):
+@pytest.mark.parametrize("moment", ["finish", "load_kept"])
+def test_a_full_disk_is_one_line_and_what_was_done_is_used(archive, tmp_path, monkeypatch, moment):
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(local, moment, fail)
-    with pytest.raises(UserError, match=r"written at .*data. Received: .*No space left on device. Make room"):
-        local.prepare(Warc(archive), make_run(), tmp_path / "data")
-    assert not list(tmp_path.iterdir())
+    run = make_run(tokens="bpe", words=dataclasses.replace(make_run().words, vocabulary_size=400))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, moment, fail)
+        with pytest.raises(
+            UserError, match=r"written at .*data. Received: .*No space left on device. Make room"
+        ) as error:
+            engine.prepare(Warc(archive), run, tmp_path / "data")
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["data.partial"]
+    monkeypatch.setattr(Local, "find_repeats", None)  # it is not asked again
+    engine.prepare(Warc(archive), run, tmp_path / "data").verify()
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_what_a_killed_run_left_is_cleared(archive, tmp_path):
+def test_what_was_done_with_other_settings_is_cleared(archive, tmp_path):
     left = tmp_path / "data.partial"
-    left.mkdir()
-    (left / "train-00000.ids").write_bytes(b"half")
-    shards = local.prepare(Warc(archive), make_run(), tmp_path / "data")
+    (left / "parts" / "00000" / "read").mkdir(parents=True)
+    (left / "settings.json").write_text("{}")
+    (left / "parts" / "00000" / "read" / "statistics.json").write_bytes(b"half")
+    shards = engine.prepare(Warc(archive), make_run(), tmp_path / "data")
     shards.verify()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_two_at_once_are_refused(archive, tmp_path):
+    with (
+        engine.open_partial(tmp_path / "data.partial", {}),
+        pytest.raises(UserError, match=r"the only one who prepares .*data. Received: another process is at it. Let it"),
+    ):
+        engine.prepare(Warc(archive), make_run(), tmp_path / "data")
+
+
+def test_several_files_are_parts_and_can_be_divided_further(tmp_path):
+    for number in range(3):
+        pages = range(10 * number, 10 * number + 10)
+        records = [write_record(f"https://example.org/{page}", write_html(page)) for page in pages]
+        (tmp_path / f"{number}.warc.gz").write_bytes(b"".join(records))
+    source, vocabularies = Warc(f"{tmp_path}/*.warc.gz"), []
+    for parts, name in ((0, "three"), (6, "six")):
+        run = make_run(shards=dataclasses.replace(make_run().shards, parts=parts))
+        shards = engine.prepare(source, run, tmp_path / name)
+        statistics = json.loads((shards.folder / "statistics.json").read_bytes())
+        assert statistics["parts"] == (parts or 3) and statistics["pages"] == statistics["documents"] == 30
+        assert len(shards.train.files) == (parts or 3)
+        vocabularies.append(load_tokenizer(shards.folder / "tokenizer.json").vocabulary)
+    assert vocabularies[0] == vocabularies[1]
+
+
+def test_a_second_piece_of_a_corpus_can_have_the_tokenizer_of_the_first(archive, tmp_path):
+    first = engine.prepare(Warc(archive), make_run(), tmp_path / "first")
+    other = write_warc(tmp_path / "other.warc.gz", pages=80)
+    tokenizer = first.folder / "tokenizer.json"
+    second = engine.prepare(Warc(other), make_run(), tmp_path / "second", tokenizer=tokenizer)
+    assert (second.folder / "tokenizer.json").read_bytes() == tokenizer.read_bytes()
+    assert second.train.pages > first.train.pages
+    with pytest.raises(UserError, match=r"same settings .*Received: tokenizer [0-9a-f]{64}, where this run has none"):
+        engine.prepare(Warc(other), make_run(), tmp_path / "second")
+
+
+def test_copies_of_a_page_are_kept_once_wherever_they_lie(tmp_path):
+    for number in range(2):
+        copies = [write_record(f"https://{number}.example/{page}", write_html(7)) for page in range(300)]
+        others = [write_record(f"https://{number}.example/own{page}", write_html(10 + page)) for page in range(5)]
+        (tmp_path / f"{number}.warc.gz").write_bytes(b"".join(copies + others))
+    shards = engine.prepare(Warc(f"{tmp_path}/*.warc.gz"), make_run(), tmp_path / "data")
+    assert shards.train.pages + shards.validation.pages == 1 + 5
+    assert shards.about["rejections"] == {"duplicate page": 599 + 5}
+
+
+class Mines:
+    """A source that workers can import, of texts, some of which go off."""
+
+    parts = 1
+
+    def __init__(self, contents):
+        self.contents, self.rejections = contents, Counter()
+
+    def __repr__(self):
+        return f"Mines({len(self.contents)})"
+
+    def __iter__(self):
+        for number, content in self.contents:
+            if content == "source dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield Page(f"https://mines.example/{number}", Mine(content.encode()), "text/plain")
+
+    def shard(self, index, count):
+        return Mines(self.contents[index::count])
+
+    def fetch(self):
+        pass
+
+
+class Mine(bytes):
+    """Bytes that can be counted; whoever decodes them, however, looks for a byte order mark first."""
+
+    def startswith(self, *_):
+        match bytes(self):
+            case b"hang":
+                time.sleep(60)
+            case b"kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case b"fill":
+                bytearray(8 << 30)
+            case b"raise":
+                raise ZeroDivisionError("not this one")
+        return False
+
+
+def test_pages_that_end_their_worker_cost_themselves(tmp_path):
+    contents = dict(enumerate(write_prose(number, 12) for number in range(24)))
+    contents |= {3: "hang", 7: "kill", 8: "raise", 11: "fill", 23: "kill"}
+    workers = WorkerConfig(processes=2, seconds_per_page=1.0, megabytes=4096)
+    shards = engine.prepare(Mines([*contents.items()]), make_run(workers=workers), tmp_path / "data")
+    assert shards.train.pages + shards.validation.pages == 19
+    assert shards.about["rejections"] == {"worker died": 2, "out of time": 1, "worker error": 1, "out of memory": 1}
+    examples = json.loads((shards.folder / "statistics.json").read_bytes())["examples"]
+    assert examples["out of time"] == [{"url": "https://mines.example/3", "detail": "1 s"}]
+
+
+def test_a_source_that_ends_its_worker_costs_the_rest_of_its_part(tmp_path):
+    contents = dict(enumerate(write_prose(number, 12) for number in range(24)))
+    contents[10] = "source dies"  # in the first part, which has the even numbers
+    shards = engine.prepare(Mines([*contents.items()]), make_run(), tmp_path / "data")
+    assert shards.train.pages + shards.validation.pages == 5 + 12
+    assert shards.about["rejections"] == {"rest of the part lost": 1}
 
 
 def test_validation_pages_do_not_reach_the_vocabulary(tmp_path):
@@ -236,18 +353,18 @@ def test_validation_pages_do_not_reach_the_vocabulary(tmp_path):
     ]
     path = tmp_path / "pages.warc.gz"
     path.write_bytes(b"".join(records))
-    shards = local.prepare(Warc(path), make_run(), tmp_path / "data")
+    shards = engine.prepare(Warc(path), make_run(), tmp_path / "data")
     assert shards.validation.pages > 2
     assert "zeppelin" not in load_tokenizer(shards.folder / "tokenizer.json").vocabulary
 
 
 def test_workers_start_without_tensorflow():
-    code = "import sys; import tf_llm.prepare.local; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    code = "import sys; import tf_llm.prepare.engine; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_real_pages(shared_data, tmp_path):
-    shards = local.prepare(Warc(shared_data / "warc" / "real-pages.warc.gz"), make_run(), tmp_path / "data")
+    shards = engine.prepare(Warc(shared_data / "warc" / "real-pages.warc.gz"), make_run(), tmp_path / "data")
     assert shards.train.pages + shards.validation.pages + shards.about["rejections"]["no text"] == 882
     assert shards.about["rejections"].keys() == {"no text"} and shards.train.tokens > 200_000
     blocks = read_blocks(shards, "train")
