@@ -1,4 +1,4 @@
-"""Pages to shards: what is counted, what is kept, that nothing is half-written, and what was done is used again."""
+"""Pages to shards: what is counted and kept, that nothing is half-written, and that what was done is used again."""
 
 import dataclasses
 import errno

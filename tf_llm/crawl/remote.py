@@ -13,7 +13,7 @@ import logging
 import re
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,14 @@ class RemoteFile:
             host.download(urllib.parse.unquote(parts.path).lstrip("/"), path, query=parts.query)
         else:
             copy_from_bucket(self, path)
+
+
+def divide_paths(paths: Iterable[Any], noun: str) -> tuple[list[Any], dict[Path, RemoteFile]]:
+    """(the paths on this machine, the files at the others by where their copies are to be, in the addresses' order)."""
+    paths = list(paths)
+    files = {file for path in paths if is_remote(path) for file in find_remote(str(path), noun)}
+    files = sorted(files, key=lambda file: file.address)
+    return [path for path in paths if not is_remote(path)], {file.local_path(): file for file in files}
 
 
 def is_remote(path: Any) -> bool:

@@ -54,6 +54,7 @@ class Warc(Files):
     """
 
     noun, example = "WARC or WET file", "crawl/*.warc.gz"
+    names = ("*.warc", "*.wet")
 
     def __init__(self, paths: str | os.PathLike | Iterable[str | os.PathLike], *, max_bytes: int = MAX_BYTES):
         super().__init__(paths, max_bytes=max_bytes)

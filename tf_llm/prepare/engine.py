@@ -172,28 +172,29 @@ def write_shards(
     begin = time.perf_counter()
     seconds = {}
 
-    def process(stage: str, title: str, sources: list[Source] | None = None, **more: Any) -> list[dict[str, Any]]:
+    def process(stage: str, title: str, pages: int = 0, sources: list[Source] | None = None, **more: Any):
         tasks = [
             Task(stage=stage, number=part, folder=str(folder), preparation=preparation, **more) for part in range(parts)
         ]
         if sources:
             tasks = [dataclasses.replace(task, source=sources[task.number]) for task in tasks]
-        driver.process(tasks, title)
+        driver.process(tasks, title, pages)
         seconds[stage] = round(time.perf_counter() - begin - sum(seconds.values()), 2)
         return [load_statistics(place_of(folder, part, stage)) for part in range(parts)]
 
-    read = process("read", "reading pages", [source.shard(part, parts) for part in range(parts)])
+    read = process("read", "reading pages", sources=[source.shard(part, parts) for part in range(parts)])
     if not (folder / REPEATED).exists():
         repeated = driver.find_repeats(folder, parts, preparation.duplicates)
         write_atomically(folder / REPEATED, json.dumps(repeated).encode())
-    counted = process("count", "counting words")
+    in_logs = merge_statistics(read)
+    counted = process("count", "counting words", in_logs["pages"] - sum(in_logs["rejected"].values()))
     statistics = merge_statistics([*read, *counted])
     require_documents(statistics, source)
     counts = driver.add_counts(folder, parts)
     if not (folder / TOKENIZER).exists():
         write_tokenizer(folder, parts, preparation, counts, tokenizer)
     fraction = PRICED_BYTES / max(statistics["text_bytes"], 1)
-    encoded = process("encode", "encoding documents", priced_fraction=fraction)
+    encoded = process("encode", "encoding documents", statistics["documents"], priced_fraction=fraction)
 
     repeated_lines = json.loads((folder / REPEATED).read_bytes())["lines"]
     finish(folder, preparation, settings, Gathered(statistics, encoded, counts, repeated_lines, seconds))

@@ -31,8 +31,8 @@ from tf_llm.text.duplicates import find_repeated_lines, find_repeated_pages
 class Driver(Protocol):
     """What `prepare` asks of a driver, which is used in a `with` block. Folders are seen by all its processes."""
 
-    def process(self, tasks: Sequence[Task], title: str) -> None:
-        """Has every task processed, at least once each, in whatever order and wherever."""
+    def process(self, tasks: Sequence[Task], title: str, pages: int = 0) -> None:
+        """Has every task processed, at least once each, in whatever order and wherever; `pages` in all, if known."""
         ...
 
     def find_repeats(self, folder: Path, parts: int, config: DuplicatesConfig) -> dict[str, int]:
@@ -62,13 +62,13 @@ class Local:
     def __exit__(self, *_) -> None:
         self._pool.__exit__()
 
-    def process(self, tasks: Sequence[Task], title: str) -> None:
+    def process(self, tasks: Sequence[Task], title: str, pages: int = 0) -> None:
         before, done = self._pool.counted, 0
-        with Progress(title, total_parts=len(tasks)) as progress:
+        with Progress(title, total_parts=len(tasks), total_pages=pages) as progress:
             for task in self._pool.run(fetch_ahead(tasks)):
                 done += task is not None
-                pages, size, rejected = (now - then for now, then in zip(self._pool.counted, before, strict=True))
-                progress.set(pages=pages, bytes=size, rejected=rejected, parts=done)
+                seen, size, rejected = (now - then for now, then in zip(self._pool.counted, before, strict=True))
+                progress.set(pages=seen, bytes=size, rejected=rejected, parts=done)
 
     def find_repeats(self, folder: Path, parts: int, config: DuplicatesConfig) -> dict[str, int]:
         keys = [load_keys(folder, part) for part in range(parts)]
@@ -91,16 +91,25 @@ def load_keys(folder: Path, part: int) -> Keys:
         return Keys(**arrays)
 
 
-def save_repeats(folder: Path, part: int, pages: np.ndarray, lines: np.ndarray | None) -> None:
-    """Writes which pages and lines of a part repeat others, whole or not at all."""
+def save_repeats(folder: Path, part: int, pages: np.ndarray, lines: np.ndarray | None, attempt: str = "") -> None:
+    """Writes which pages and lines of a part repeat others, whole or not at all, unless that is done already.
+
+    attempt: names what is half done, where several processes may be at the same part.
+    """
     place = place_of(folder, part, REPEATS)
-    partial = place.with_name(f"{REPEATS}.partial")
+    if place.exists():
+        return
+    partial = place.with_name(f"{REPEATS}{attempt}.partial")
     partial.mkdir(exist_ok=True)
     np.save(partial / PAGES, pages, allow_pickle=False)
     if lines is not None:
         np.save(partial / LINES, lines, allow_pickle=False)
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
+    try:
+        partial.rename(place)
+    except OSError:  # another attempt was quicker, and has made the same
+        if not (place / PAGES).exists():
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def work(task: Task, pulse, faults) -> None:

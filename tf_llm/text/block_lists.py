@@ -22,10 +22,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tf_llm.contracts import Document, Rejected, UserError
-from tf_llm.text.scripts import UNSPACED
+from tf_llm.text.scripts import LETTERS, MARKS, UNSPACED
 
 SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-LETTERS = re.compile(r"[^\W\d_]+")
 
 
 class UrlList:
@@ -91,7 +90,7 @@ class WordList:
 def _stands_alone(phrase: str, text: str) -> bool:
     if UNSPACED.search(phrase):
         return True
-    return re.search(rf"(?<![^\W\d_]){re.escape(phrase)}(?![^\W\d_])", text) is not None
+    return re.search(rf"(?<![^\W\d_]){re.escape(phrase)}(?![^\W\d_]|[{MARKS}])", text) is not None
 
 
 def split_address(address: str) -> tuple[str, str]:

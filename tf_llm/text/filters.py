@@ -20,8 +20,8 @@ The rules run in the order in which `names` has them, and the first rejection en
     "word_list"           a word on a list of the user's                          block_lists.py
     "personal_data"       e-mail addresses, telephone numbers, IP addresses       personal_data.py
 
-A new rule is a callable `(document, edits) -> Document | Rejected`, and a line in `FILTERS`. Whatever the text, it raises
-nothing; it can be pickled; its reasons and edits are fixed phrases that begin with its name, for they are counted.
+A new rule is a callable `(document, edits) -> Document | Rejected`, and a line in `FILTERS`. Whatever the text is, it
+raises nothing; it can be pickled; its reasons and edits are fixed phrases that begin with its name: they are counted.
 """
 
 from __future__ import annotations

@@ -22,6 +22,10 @@ UNSPACED_LETTERS = (
 UNSPACED = re.compile(f"[{UNSPACED_LETTERS}]")
 WORD = re.compile(f"[{UNSPACED_LETTERS}]|[^\\s{UNSPACED_LETTERS}]+")
 LETTER = re.compile(r"[^\W\d_]")
+# Signs over, under and beside letters, which are no letters to `re`: accents, Hebrew and Arabic vowels, and those of
+# the scripts from Devanagari to Sinhala.
+MARKS = "\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0971-\u0de5\u0df2\u0df3"
+LETTERS = re.compile(rf"[^\W\d_]+(?:[{MARKS}]+[^\W\d_]*)*")  # a word without what is around it
 CHARACTERS_PER_WORD = 2
 
 # Marks at the end of a sentence that no blank has to follow: Chinese and Japanese.
@@ -45,21 +49,27 @@ def split_words(text: str) -> list[str]:
     >>> split_words("Well, 猫 sat.")
     ['Well,', '猫', 'sat.']
     """
-    return text.split() if text.isascii() else WORD.findall(text)
+    return WORD.findall(text) if has_unspaced(text) else text.split()
 
 
 def count_words(text: str) -> int:
     """How many words a text has, about."""
-    if text.isascii() or not (unspaced := len(UNSPACED.findall(text))):
+    if not has_unspaced(text):
         return len(text.split())
+    unspaced = len(UNSPACED.findall(text))
     spaced = sum(any(map(str.isalnum, word)) for word in UNSPACED.sub(" ", text).split())
     return spaced + unspaced // CHARACTERS_PER_WORD
 
 
-def is_unspaced(words: list[str]) -> bool:
-    """Whether most of the words that `split_words` found are single characters of a script without blanks.
+def has_unspaced(text: str) -> bool:
+    """Whether any character is of a script that leaves no blanks between words."""
+    return not text.isascii() and UNSPACED.search(text) is not None
 
-    >>> is_unspaced(split_words("猫坐在垫子上")), is_unspaced(split_words("The 猫 sat"))
+
+def is_unspaced(text: str) -> bool:
+    """Whether most of what `split_words` finds are single characters of such a script.
+
+    >>> is_unspaced("猫坐在垫子上"), is_unspaced("The 猫 sat")
     (True, False)
     """
-    return 2 * sum(len(word) == 1 and UNSPACED.match(word) is not None for word in words) > len(words)
+    return has_unspaced(text) and 2 * len(UNSPACED.findall(text)) > len(WORD.findall(text))
