@@ -143,22 +143,20 @@ def wait(process, folder, moment, rng):
 
 
 def kill(process, victim, rng):
-    """Kills all or some of a run. Returns whether there was somebody to kill."""
+    """Kills all or some of a run. Returns who was killed, nobody where the run is over."""
     if process.poll() is not None:
-        return False
-    if victim == "driver":
-        process.kill()
-    elif victim == "all":
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        workers = [pid for pid, command in list_group(process.pid) if "spawn_main" in command]
-        if not workers:
-            return False
+        return ""
+    workers = [pid for pid, command in list_group(process.pid) if "spawn_main" in command]
+    if victim == "worker" and workers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(rng.choice(workers), signal.SIGKILL)
-        return True
-    process.wait()
-    return True
+        return victim
+    if victim == "driver" and workers:
+        process.kill()
+    else:
+        victim = "all"
+        os.killpg(process.pid, signal.SIGKILL)
+    return victim if process.wait() == -signal.SIGKILL else ""
 
 
 def find_stage(folder):
@@ -206,6 +204,14 @@ def count_left(leaders):
     return len(left)
 
 
+def draw_moments(kills, seconds, rng):
+    """Seconds after the start, one in each of as many stretches as there are runs that are killed by the clock."""
+    count = max(1, round(kills * EVERY_TWICE / (EVERY_TWICE + 1) * (EVERY_AIMED - 1) / EVERY_AIMED))
+    while True:  # again only where runs were over before they could be killed
+        stretches = rng.sample(range(count), count)
+        yield from ((stretch + rng.random()) / count * seconds for stretch in stretches)
+
+
 def kill_runs(folder, kills, records, rng):
     """Prints a line for each run that is killed. Returns how many went wrong."""
     archives = [folder / f"{half}.warc.gz" for half in (0, 1)]
@@ -218,17 +224,14 @@ def kill_runs(folder, kills, records, rng):
     pages = json.loads((folder / "whole" / "data" / "statistics.json").read_bytes())["pages"]
     print(f"{pages} pages take {seconds:.1f} s undisturbed, {start_seconds:.1f} s of them to start\n")
 
-    done, wrong, stages = 0, 0, Counter()
+    moments, done, wrong, stages = draw_moments(kills, seconds, rng), 0, 0, Counter()
     print(f"{'run':>4}  {'killed while':28}{'after seconds':18}{'who':18}{'left':>6}{'equal':>7}")
     for number in itertools.count():
         if done >= kills:
             break
-        if number % kills == 0:  # again only where runs were over before they could be killed
-            moments = [(stretch + rng.random()) / kills * seconds for stretch in range(kills)]
-            rng.shuffle(moments)
         place, process, hits, leaders, error = folder / f"run-{number}", None, [], [], ""
         place.mkdir()
-        planned = [rng.choice(STAGES[1:]) if number % EVERY_AIMED == EVERY_AIMED - 1 else moments[number % kills]]
+        planned = [rng.choice(STAGES[1:]) if number % EVERY_AIMED == EVERY_AIMED - 1 else next(moments)]
         if number % EVERY_TWICE == EVERY_TWICE - 1:
             planned.append(rng.uniform(0, seconds))
         for moment in planned[: kills - done]:
@@ -237,8 +240,8 @@ def kill_runs(folder, kills, records, rng):
                 leaders.append(process.pid)
             begin = time.monotonic()
             wait(process, place, moment, rng)
-            stage, victim = find_stage(place), VICTIMS[(done + len(hits)) % len(VICTIMS)]
-            if kill(process, victim, rng):
+            stage = find_stage(place)
+            if victim := kill(process, VICTIMS[(done + len(hits)) % len(VICTIMS)], rng):
                 hits.append((stage, f"{time.monotonic() - begin:.2f}", victim))
         try:
             if process.poll() is None:  # it goes on without a worker
