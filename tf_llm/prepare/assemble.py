@@ -77,6 +77,7 @@ def finish(folder: Path, preparation: Preparation, settings: dict[str, Any], gat
     if gathered.counts:
         minimum = settings["words"]["minimum_count"]
         statistics["vocabulary"] = describe_vocabulary(noun, gathered.counts, len(vocabulary), minimum)
+        statistics["top_before"] = list_top(Counter(statistics.pop("stop_words")) + gathered.counts)
         statistics["top_after"] = list_top({word: gathered.counts[word] for word in vocabulary})
     write_atomically(shards / STATISTICS, json.dumps(statistics, indent=1).encode())
     write_report(shards, statistics)

@@ -48,6 +48,7 @@ class Statistics:
     rejected: Counter[str] = dataclasses.field(default_factory=Counter)  # reason -> pages
     edited: Counter[str] = dataclasses.field(default_factory=Counter)  # what a rule of cleaning changed -> times
     removed: Counter[str] = dataclasses.field(default_factory=Counter)  # by the article's steps -> occurrences
+    stop_words: Counter[str] = dataclasses.field(default_factory=Counter)  # each -> occurrences in training documents
     duplicates: Counter[str] = dataclasses.field(default_factory=Counter)  # kind -> pages or lines
     lengths: Counter[str] = dataclasses.field(default_factory=Counter)  # `bin_length` of a document -> documents
     languages: Counter[str] = dataclasses.field(default_factory=Counter)  # of documents
