@@ -51,13 +51,12 @@ def count_document(
     document: Document, preparation: Preparation, statistics: Statistics, counts: Counter[str]
 ) -> Document | Rejected:
     """Adds a document to the statistics and, if it is of the training split, to the counts; or says why not."""
-    noun, removed, stopped = preparation.builder.noun, Counter(), Counter()
+    removed, stopped = Counter(), Counter()
     found = preparation.builder.count(document.text, removed, stopped)
     if found is None:
         return Rejected(document.url, "no words left")
     statistics.keep(document)
-    if found:  # pieces are not counted, but found later
-        removed[f"{noun} kept"] += found.total()
+    statistics.kept += found.total()
     statistics.removed.update(removed)
     if split_of(document.url, preparation.shards.validation_fraction) == "train":
         statistics.training += 1
