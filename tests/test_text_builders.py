@@ -44,4 +44,5 @@ def test_counted_texts_become_a_tokenizer_with_sentinels(tokens):
 def test_a_text_of_which_nothing_is_left_has_no_counts():
     assert make_builder("words", CONFIG).count("The is on", Counter(), Counter()) is None
     assert all(make_builder(tokens, CONFIG).count("", Counter(), Counter()) is None for tokens in TOKENS)
-    assert all(make_builder(tokens, CONFIG).count("The is on", Counter(), Counter()) is not None for tokens in TOKENS[1:])
+    for tokens in TOKENS[1:]:
+        assert make_builder(tokens, CONFIG).count("The is on", Counter(), Counter()) is not None
