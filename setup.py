@@ -21,11 +21,28 @@ REQUIREMENTS = [
 ]
 EXTRAS = {
     "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
+    "cloud": ["fsspec>=2024.2", "gcsfs>=2024.2", "s3fs>=2024.2"],  # files in s3:// and gs://
+    "datasets": ["datasets>=4"],  # those of the Hugging Face Hub; since 4 no code of theirs is executed
+    "kaggle": ["kagglehub>=0.3"],
     # Published models. safetensors knows numpy's bfloat16 from 0.4.5 on.
     "hugging_face": ["huggingface_hub>=0.23", "safetensors>=0.4.5"],
+    "languages": ["langdetect>=1.0.9", "py3langid>=0.3"],  # which language a page is in, where its archive does not say
+    "parquet": ["pyarrow>=15"],  # files of tables by columns
     "jax": ["jax>=0.7"],  # training with Keras on JAX; on a TPU jax[tpu], which brings the TPU's library
     "tensorboard": ["tensorboard>=2.18"],  # to look at what a run writes for it; writing needs nothing
-    "peers": ["beautifulsoup4>=4.12", "keras-hub>=0.21", "lxml>=5", "torch>=2.4", "transformers>=5,<6"],
+    "wikipedia": ["mwparserfromhell>=0.6.5"],  # its dumps; what articles are written in
+    # spaCy splits sentences for datatrove.
+    "peers": [
+        "beautifulsoup4>=4.12",
+        "datasketch>=1.6",
+        "datatrove>=0.6",
+        "keras-hub>=0.21",
+        "lxml>=5",
+        "rensa>=0.5",
+        "spacy>=3.8",
+        "torch>=2.4",
+        "transformers>=5,<6",
+    ],
 }
 # `all` is every optional capability.
 EXTRAS["all"] = sorted({need for name, needs in EXTRAS.items() if name not in ("dev", "peers") for need in needs})

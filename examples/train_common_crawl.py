@@ -7,7 +7,9 @@
 Pages come from Common Crawl where it answers, else from the documentation that is installed with this Python. At the
 end you see the validation loss beside a unigram and a bigram baseline, three continuations, and where report.md lies.
 The same command goes on where a run was interrupted. `--dry_run` says beforehand what it would take, `--helpfull` lists
-every setting.
+every setting. A part of a corpus trains while the next is prepared with its tokenizer; then training goes on with both:
+
+    python examples/train_common_crawl.py --data=data/1 --data=data/2 --allow_changes
 """
 
 import os
@@ -23,24 +25,27 @@ from tf_llm.banner import describe_run
 from tf_llm.evaluation.report import format_table, tabulate_models
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/article", "The folder of the run: shards, checkpoints, report.")
-DATA = flags.DEFINE_string("data", None, "The folder of the token shards; by default the run's own.")
+DATA = flags.DEFINE_multi_string("data", [], "Token shards, by default the run's own; several folders are one corpus.")
 STRATEGY = flags.DEFINE_string("strategy", "auto", "Devices: auto, cpu, gpu, mirrored, workers or tpu.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done, memory and time; read, write, train nothing.")
-ALLOW_CHANGES = flags.DEFINE_bool("allow_changes", False, "Go on with a run whose settings were others.")
+ALLOW_CHANGES = flags.DEFINE_bool("allow_changes", False, "Go on with a run whose settings or shards were others.")
 tf_llm.flags.define_flags()
 
 
 def main():
     run, origins = tf_llm.flags.build_run(), tf_llm.flags.find_origins()
     workdir = Path(WORKDIR.value)
-    data = DATA.value or workdir / "data"
+    data = [Path(folder) for folder in DATA.value] or [workdir / "data"]
     if DRY_RUN.value:
-        print(describe_run(run, tf_llm.strategy(STRATEGY.value), workdir, data, origins))
+        print(describe_run(run, tf_llm.strategy(STRATEGY.value), workdir, " + ".join(map(str, data)), origins))
         return
 
     # Pages become documents, documents become shards of token ids.
     is_chief = tf_llm.is_chief(STRATEGY.value)  # of several workers the first prepares and writes, for all
-    shards = tf_llm.prepare(tf_llm.flags.build_source(), run, data, wait=not is_chief)
+    if len(data) > 1:  # parts that were prepared before, with one tokenizer
+        shards = tf_llm.join_shards([tf_llm.load_shards(folder) for folder in data])
+    else:
+        shards = tf_llm.prepare(tf_llm.flags.build_source(), run, data[0], wait=not is_chief)
 
     # The model, compiled as in the article.
     keras.utils.set_random_seed(run.training.seed)

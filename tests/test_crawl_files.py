@@ -2,6 +2,7 @@
 
 import doctest
 import logging
+import pickle
 from collections import Counter
 
 import pytest
@@ -63,3 +64,17 @@ def test_what_is_lost_is_counted_and_logged(caplog):
         ("DEBUG", "a: too large 9 bytes"),
         ("WARNING", "x.warc: gzip cut short"),  # a whole file, or what is left of it
     ]
+
+
+@pytest.mark.parametrize("kind", [Warc, JsonLines])
+def test_a_source_of_files_and_its_parts_pass_to_another_process(tmp_path, kind):
+    for number in range(3):
+        (tmp_path / f"{number}.warc").write_bytes(RECORD)
+        (tmp_path / f"{number}.jsonl").write_text(f'{{"text": "tea {number}"}}\n')
+    source = kind(tmp_path / ("*.warc" if kind is Warc else "*.jsonl"))
+    assert source.parts == 3
+    for part in (source, source.shard(0, 2), source.shard(1, 4)):
+        copy = pickle.loads(pickle.dumps(part))
+        copy.fetch()
+        assert (repr(copy), copy.parts, list(copy)) == (repr(part), part.parts, list(part))
+    assert [source.shard(0, 2).parts, source.shard(1, 4).parts] == [2, 3]

@@ -1,6 +1,7 @@
 """The embedded default source: what it reads, that it imports nothing, that the same sources give the same bytes."""
 
 import gzip
+import pickle
 import re
 import sys
 import sysconfig
@@ -321,6 +322,9 @@ def test_shards_partition_the_pages(crawl):
     assert sorted(url for part in parts for url in part) == whole
     assert len(set(whole)) == len(whole)
     assert [page.url for page in source] == [page.url for page in source]
+    copy = pickle.loads(pickle.dumps(source))
+    copy.fetch()
+    assert (repr(copy), copy.parts, [page.url for page in copy]) == (repr(source), 1, [page.url for page in source])
 
 
 def test_unknown_package_is_a_one_line_error(crawl):

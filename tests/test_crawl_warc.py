@@ -468,7 +468,8 @@ def test_user_errors_are_one_line_with_the_remedy(tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("no archive\n")
     (tmp_path / "empty.warc.gz").write_bytes(b"")
-    for paths in (tmp_path / "missing.warc.gz", str(tmp_path / "*.missing"), tmp_path):
+    (tmp_path / "folder").mkdir()
+    for paths in (tmp_path / "missing.warc.gz", str(tmp_path / "*.missing"), tmp_path / "folder"):
         with pytest.raises(UserError, match=r"^expected a WARC or WET file.*where there is no file\. Check the path$"):
             Warc(paths)
     with pytest.raises(UserError, match=r"Received: no path\. Name a file"):

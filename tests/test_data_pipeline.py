@@ -18,9 +18,10 @@ from tf_llm.contracts import (
     UserError,
 )
 from tf_llm.data import pipeline
+from tf_llm.data.blocks import read_blocks
 from tf_llm.data.objectives import ObjectiveConfig, PrefixLM, build_objective
 from tf_llm.data.pairs import Pairs
-from tf_llm.data.pipeline import make_evaluation_batches, make_training_batches, read_blocks, shuffle_position
+from tf_llm.data.pipeline import make_evaluation_batches, make_training_batches, shuffle_position
 from tf_llm.data.shards import ShardConfig, ShardWriter, load_shards, write_manifest
 
 S, T, B = 5, 3, 4
@@ -235,16 +236,35 @@ def test_one_batch_is_enough(shards):
     assert sorted(targets_of([batch])) == sorted(tuple(row) for row in read_blocks(shards, "train")[:, S:].tolist())
 
 
-def test_too_large_split_is_refused(shards, monkeypatch):
-    size = shards.train.blocks * (S + T) * 2
-    monkeypatch.setattr(pipeline, "MAX_BYTES", size)
-    make_training_batches(shards, OBJECTIVE, B, seed=1)
-    monkeypatch.setattr(pipeline, "MAX_BYTES", size - 1)
-    text = (
-        f"expected at most {size - 1} bytes of token ids, received {size}; prepare fewer pages, or overlap blocks less"
-    )
-    with pytest.raises(UserError, match=f"the train split is too large .*{text}"):
-        make_training_batches(shards, OBJECTIVE, B, seed=1)
-    with pytest.raises(UserError, match="the train split is too large"):
-        make_evaluation_batches(shards, OBJECTIVE, B, "train")
-    make_evaluation_batches(shards, OBJECTIVE, B)
+def test_batches_are_the_same_from_disk(shards, monkeypatch):
+    """Neither the way blocks are read nor how they lie in files decides what comes when."""
+    made = [
+        lambda: take(make_training_batches(shards, SHORTEN, B, seed=3, first_batch=5), 90),
+        lambda: take(make_evaluation_batches(shards, OBJECTIVE, B), None),
+        lambda: take(make_evaluation_batches(shards, OBJECTIVE, 7, "train"), None),
+        lambda: take(make_evaluation_batches(shards, OBJECTIVE, B, max_tokens=shards.validation.tokens // 2), None),
+    ]
+    expected = [make() for make in made]
+    monkeypatch.setattr(pipeline, "IN_MEMORY", 0)
+    monkeypatch.setattr(pipeline, "READ_TOGETHER", 64)  # many times, within a few epochs
+    assert [make() for make in made] == expected
+    for dataset in (make_training_batches(shards, SHORTEN, B, 1), make_evaluation_batches(shards, OBJECTIVE, B)):
+        assert {op for op in list_ops(dataset) if "PyFunc" in op}  # it was not the constant again
+
+
+@pytest.mark.parametrize(("hosts", "limit"), [(2, pipeline.IN_MEMORY), (4, 0)])
+def test_hosts_make_shares_of_the_same_batches(shards, monkeypatch, hosts, limit):
+    monkeypatch.setattr(pipeline, "IN_MEMORY", limit)
+    whole = take(make_training_batches(shards, SHORTEN, B, seed=3, first_batch=2), 10)
+    shares = [
+        take(make_training_batches(shards, SHORTEN, B, 3, first_batch=2, host=host, hosts=hosts), 10)
+        for host in range(hosts)
+    ]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert [list(itertools.chain(*columns)) for columns in zip(*parts, strict=True)] == batch
+
+
+def test_rows_that_hosts_cannot_share_are_refused(shards):
+    text = f"batch_size is expected to be a multiple of hosts. Received: {B}, hosts=3"
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        make_training_batches(shards, OBJECTIVE, B, seed=1, hosts=3)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tf_llm.contracts import Document, Page, Rejected
 from tf_llm.crawl.warc import Warc
 from tf_llm.text import html
-from tf_llm.text.html import HtmlConfig, clean_text, decode, extract_text, strip_html
+from tf_llm.text.html import HtmlConfig, clean_text, extract_text, strip_html
 
 URL = "http://a.example/page"
 ARTICLE = "<p>" + "The kettle was on the stove, and nobody had put it there. " * 6 + "</p>"
@@ -23,52 +23,7 @@ ARTICLE = "<p>" + "The kettle was on the stove, and nobody had put it there. " *
 
 def test_docstring_examples():
     result = doctest.testmod(html)
-    assert result.attempted > 4 and result.failed == 0
-
-
-@pytest.mark.parametrize(
-    ("encoding", "text"),
-    [
-        ("utf-8", "naïve – 日本語 🫖"),
-        ("utf-8-sig", "naïve – 日本語 🫖"),
-        ("utf-16", "naïve – 日本語 🫖"),
-        ("cp1252", "naïve “café” – 5 €"),
-        ("cp1250", "Zażółć gęślą jaźń"),
-        ("cp1251", "съешь ещё этих мягких булок"),
-        ("gb18030", "其实地上本没有路"),
-        ("shift_jis", "吾輩は猫である。名前はまだ無い。"),
-        ("iso2022_jp", "吾輩は猫である。名前はまだ無い。"),
-        ("euc_kr", "나랏말싸미 듕귁에 달아".replace("듕귁", "중국")),
-    ],
-)
-def test_encodings(encoding, text):
-    page = f"<html><p>{text}</p>"
-    assert decode(page.encode(encoding), charset=encoding.replace("cp", "windows-")) == page
-    labelled = page.replace("<p>", f'<meta charset="{encoding.replace("cp", "windows-")}"><p>')
-    assert decode(labelled.encode(encoding)) == labelled
-
-
-def test_encoding_is_guessed_where_nobody_names_it():
-    text = "съешь ещё этих мягких французских булок, да выпей чаю. " * 5
-    assert decode(text.encode("cp1251")) == text
-
-
-@pytest.mark.parametrize("label", ["iso-8859-1", "gbk", "no-such-encoding", "utf-16", "", "\udcff"])
-def test_valid_utf8_overrules_wrong_labels(label):
-    text = "Žluťoučký kůň úpěl ďábelské ódy"
-    assert decode(text.encode(), charset=label) == text
-    assert decode(b"plain ascii", charset=label) == "plain ascii"
-
-
-def test_damaged_bytes_cost_themselves_only():
-    utf8 = "“Zażółć gęślą jaźń”, 日本語".encode()
-    assert decode(utf8[:-1]) == "“Zażółć gęślą jaźń”, 日本"  # cut within a character, as crawlers cut long pages
-    polish = ("Zażółć gęślą jaźń. " * 20).encode("cp1250")
-    assert decode(polish + b"\x81", charset="windows-1250") == "Zażółć gęślą jaźń. " * 20
-
-
-def test_browsers_reading_of_latin1():
-    assert decode(b"\x93quoted\x94 \x80 5", charset="ISO-8859-1") == "“quoted” € 5"
+    assert result.attempted > 3 and result.failed == 0
 
 
 def test_main_content_leaves_out_the_rest_of_the_page():

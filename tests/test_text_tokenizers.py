@@ -18,7 +18,8 @@ from tf_llm.crawl.warc import Warc
 from tf_llm.text import tokenizers
 from tf_llm.text.html import strip_html
 from tf_llm.text.tokenizers import CharTokenizer, WordTokenizer, build_char_tokenizer, build_word_tokenizer
-from tf_llm.text.words import WORD_PATTERN, WordsConfig, find_words, load_stop_words, split_words
+from tf_llm.text.word_pattern import WORD_PATTERN
+from tf_llm.text.words import WordsConfig, find_words, load_stop_words, split_words
 
 TEXT = "The kettle — copper, 3.5 l (new!) — isn’t on the stove… It’s “gone”. ΟΔΟΣ, İstanbul, ß, 日本語 👩‍🚀\n\tEnd"
 EVERYTHING = WordsConfig(stop_words="none", minimum_count=1)

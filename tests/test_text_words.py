@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_llm.text import words
+from tf_llm.text.word_pattern import WORD_PATTERN
 from tf_llm.text.words import (
     WordsConfig,
     choose_vocabulary,
@@ -67,7 +68,7 @@ def test_words_do_not_span_lines():
 
 @given(st.text() | st.text(st.sampled_from("ab1٣-'’.,_ \n\u00a0é\u0301!")))
 def test_words_are_those_of_nltks_tokenizer(text):
-    assert split_words(text) == nltk.tokenize.RegexpTokenizer(words.WORD_PATTERN).tokenize(text)
+    assert split_words(text) == nltk.tokenize.RegexpTokenizer(WORD_PATTERN).tokenize(text)
 
 
 @pytest.mark.parametrize("part", ["a", "1", "a-", "1,", "1.1", "'", "-a'", "é\u0301"])

@@ -100,14 +100,33 @@ class Rejected:
 
 
 class Source(Protocol):
-    """Re-iterable pages. Iterating again starts from the first page and counts rejections afresh."""
+    """Re-iterable pages. Iterating again starts from the first page and counts rejections afresh.
+
+    A source can be pickled: a part of it may be read by another process. Its repr names the same pages with the same
+    words, since shards on disk are known by it.
+    """
 
     rejections: Counter[str]  # reason -> records that could not become a Page in the latest iteration
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts it falls by itself, its number of files say; 1 for a single stream.
+
+        Any `count` will do for `shard`; with more than this, each part reads through everything for its share.
+        """
+        ...
 
     def __iter__(self) -> Iterator[Page]: ...
 
     def shard(self, index: int, count: int) -> Source:
         """The part `index` of `count`: the parts are disjoint and together hold every page."""
+        ...
+
+    def fetch(self) -> None:
+        """Brings to this machine what is remote, so that no other process needs to ask the server.
+
+        There is nothing to do for what lies here already. Reading works without it, too.
+        """
         ...
 
 

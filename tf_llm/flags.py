@@ -1,7 +1,8 @@
 """Command-line flags for every setting of a run, made from the fields of the settings themselves.
 
 A field `num_layers` of the stage `model` is the flag `--model.num_layers`; its help is the comment behind the field.
-A flag that is not given leaves what the recipe says. Only this module and examples/ know absl's flags.
+A flag that is not given leaves what the recipe says. Where pages come from has flags of its own (source_flags.py). Only
+these two modules and examples/ know absl's flags.
 """
 
 import dataclasses
@@ -15,13 +16,10 @@ from absl import logging as absl_logging
 
 from tf_llm.config import STAGES, TOKENS
 from tf_llm.contracts import UserError
-from tf_llm.crawl import CommonCrawl, JsonLines, SelfCrawl, Warc
-from tf_llm.crawl.common_crawl import INDEX_ADDRESS
-from tf_llm.crawl.download import answers
 from tf_llm.model.sizes import SIZES, build_size
 from tf_llm.recipes import RECIPES
-
-logger = logging.getLogger(__name__)
+from tf_llm.source_flags import build_source as build_source  # it belongs to the flags, wherever it stands
+from tf_llm.source_flags import define_source_flags
 
 FIELD = re.compile(r"^    (\w+): .*?#\s*(.*)$", re.MULTILINE)
 DEFINE = {
@@ -31,8 +29,6 @@ DEFINE = {
     "str": flags.DEFINE_string,
 }
 KEPT = ("vocabulary_size", "source_length", "target_length")  # of the recipe's model, whatever --size says
-FILE_SOURCES = {"json_lines": JsonLines, "warc": Warc}  # each reads the files that the flag of its name lists
-SOURCES = ("auto", "common_crawl", "self_crawl", *FILE_SOURCES)
 
 
 def define_flags():
@@ -45,12 +41,7 @@ def define_flags():
         for field in dataclasses.fields(config):
             kind = field.type if isinstance(field.type, str) else field.type.__name__
             DEFINE[kind](f"{stage}.{field.name}", None, f"{comments.get(field.name, '')} [{field.default}]")
-    flags.DEFINE_enum("source", "auto", SOURCES, "Pages; auto is Common Crawl, or self_crawl where that is silent.")
-    flags.DEFINE_multi_string("warc", [], "WARC or WET files for --source=warc, a path or a pattern.")
-    flags.DEFINE_multi_string("json_lines", [], "JSON Lines files for --source=json_lines, a path or a pattern.")
-    flags.DEFINE_string("crawl", None, "Common Crawl: which one, such as CC-MAIN-2026-39; by default the newest.")
-    flags.DEFINE_integer("files", 1, "Common Crawl: how many of its files.", lower_bound=1)
-    flags.DEFINE_float("megabytes", 100.0, "Common Crawl: how much of each file; 0 is all of it.", lower_bound=0)
+    define_source_flags()
 
 
 def build_run():
@@ -83,28 +74,6 @@ def find_origins():
         )
     names = ["tokens", *(f"{stage}.{field.name}" for stage in STAGES for field in dataclasses.fields(STAGES[stage]))]
     return origins | {name: f"--{name}" for name in names if flags.FLAGS[name].value is not None}
-
-
-def build_source():
-    """The source of pages that the flags name. Raises UserError where a file is missing."""
-    name = flags.FLAGS.source
-    for other in FILE_SOURCES:
-        if flags.FLAGS[other].value and name == "auto":
-            name = other
-        elif flags.FLAGS[other].value and name != other:
-            raise UserError(
-                f"expected --{other} with --source={other} alone. Received: --source={name}. Leave one of them out"
-            )
-    if name in FILE_SOURCES:
-        return FILE_SOURCES[name](flags.FLAGS[name].value)
-    if name == "auto":
-        name = "common_crawl" if answers(f"{INDEX_ADDRESS}/collinfo.json") else "silent"
-    if name == "common_crawl":
-        logger.info("reading pages of Common Crawl (--source=self_crawl needs no network)")
-        return CommonCrawl(flags.FLAGS.crawl, files=flags.FLAGS.files, megabytes=flags.FLAGS.megabytes or None)
-    silent = "Common Crawl does not answer within 5 s: " if name == "silent" else ""
-    logger.info("%sreading the documentation that is installed with this Python", silent)
-    return SelfCrawl()
 
 
 def launch(main):

@@ -3,6 +3,7 @@
 A run lives in one folder:
 
     config.json      its settings; a run that is resumed must have the same, unless others are allowed
+    corpus.json      what tells its shards from others; they must be the same, too, unless others are allowed
     tokenizer.json   what its ids mean
     checkpoints/     weights, optimiser, random state and step
     metrics.jsonl    and tensorboard/: every line of progress
@@ -11,6 +12,7 @@ A run lives in one folder:
 
 import contextlib
 import dataclasses
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -21,12 +23,13 @@ import tensorflow as tf
 from tf_llm.banner import describe_run
 from tf_llm.config import check_resumable, load_config, write_config
 from tf_llm.contracts import DECODER_IDS, END_ID, PAD_ID, UserError
+from tf_llm.data.blocks import read_blocks
 from tf_llm.data.objectives import build_objective
-from tf_llm.data.pipeline import make_evaluation_batches, make_training_batches, read_blocks
-from tf_llm.data.shards import SPLITS
+from tf_llm.data.pipeline import make_evaluation_batches, make_training_batches
 from tf_llm.decoding.generator import Generator
 from tf_llm.evaluation.language_model import bigram_nats, bits_per_byte, target_pairs, unigram_nats
 from tf_llm.evaluation.report import format_samples, write_report, write_summary
+from tf_llm.files import write_atomically
 from tf_llm.load import CHECKPOINTS, CONFIG, FRAMES, TOKENIZER
 from tf_llm.text.tokenizers import load_tokenizer
 from tf_llm.training.checkpoints import Checkpoints
@@ -39,6 +42,8 @@ from tf_llm.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 DENOISING = ("span_corruption", "denoisers")  # objectives whose training loss says nothing about whole texts
+CORPUS = "corpus.json"
+COUNTED = 4_000_000  # training tokens at most, spread over the split, that are counted: NLTK holds each as a string
 GLIMPSE = 20_000  # validation tokens at most, spread over the split, scored while training and by NLTK's slow bigram
 # examples/benchmarks/compare_recipes.py, 2026-11-25: 80 s of training each on 2 cores, three seeds of the last two.
 REACHED = (
@@ -61,14 +66,14 @@ def train(model, shards, run, workdir, origins=None, allow_changes=False):
         run: a `RunConfig`.
         workdir: the folder of the run.
         origins: what set the settings that are not the recipe's, for the banner, see `flags.find_origins`.
-        allow_changes: whether a run may go on whose settings were others. What differs is said; its figures are those
-            of no one set of settings.
+        allow_changes: whether a run may go on whose settings or shards were others. What differs is said; its figures
+            are those of no one set of settings.
 
     Returns:
         The figures of `summary.json`, a dictionary.
 
     Raises:
-        UserError: the folder holds a run of other settings, the corpus is too small, the disk is full.
+        UserError: the folder holds a run of other settings or other shards, the corpus is too small, the disk is full.
     """
     workdir = Path(workdir)
     if shards.vocabulary_size > run.model.vocabulary_size:
@@ -81,8 +86,9 @@ def train(model, shards, run, workdir, origins=None, allow_changes=False):
     objective = build_objective(run.objective, source_length, target_length, training=True, **sizes)
     whole = build_objective(run.objective, source_length, target_length, training=False, **sizes)
 
-    def make_batches(first_batch):
-        return make_training_batches(shards, objective, run.training.batch_size, run.training.seed, first_batch)
+    def make_batches(first_batch, host=0, hosts=1):
+        settings = run.training
+        return make_training_batches(shards, objective, settings.batch_size, settings.seed, first_batch, host, hosts)
 
     def make_validation(max_tokens=None):
         rows = run.training.batch_size // run.training.accumulation  # as many as a step has in memory at a time
@@ -93,7 +99,7 @@ def train(model, shards, run, workdir, origins=None, allow_changes=False):
     is_chief = strategy.extended.should_checkpoint  # of several workers, which see the same folder, one writes
     open_folder(workdir, run, shards, is_chief, allow_changes)
     if run.training.start_from_frequencies:  # a run that resumes restores its own biases over these
-        ids = read_blocks(shards, "train")[:, 0 if shards.config.joined else shards.config.overlap :]
+        ids = read_blocks(shards, "train", COUNTED)[:, 0 if shards.config.joined else shards.config.overlap :]
         counts = np.bincount(ids.ravel(), minlength=run.model.vocabulary_size)
         counts[PAD_ID] = 0
         model.start_from_frequencies(counts)
@@ -103,6 +109,7 @@ def train(model, shards, run, workdir, origins=None, allow_changes=False):
         checkpoints.restore()  # settings with which that fails are not to be those of the folder
     if is_chief:
         write_config(run, workdir / CONFIG)
+        write_atomically(workdir / CORPUS, json.dumps(describe_corpus(shards), indent=1).encode())
     trainer = Trainer(model, strategy, run.training)
     generate = Generator(model, load_tokenizer(shards.folder / TOKENIZER), FRAMES[run.objective.kind])
 
@@ -122,7 +129,7 @@ def train(model, shards, run, workdir, origins=None, allow_changes=False):
         profile_steps=run.training.profile_steps,
         is_chief=is_chief,
     )
-    observer.say(describe_run(run, strategy, workdir, shards.folder, origins, precision, peak))
+    observer.say(describe_run(run, strategy, workdir, " + ".join(map(str, shards.folders)), origins, precision, peak))
     try:
         clock = trainer.train(make_batches, checkpoints, observer, lambda: trainer.evaluate(make_validation(GLIMPSE)))
         model.optimizer.finalize_variable_values(model.trainable_variables)  # to their running means, where it has some
@@ -157,11 +164,47 @@ def open_folder(workdir, run, shards, is_chief=True, allow_changes=False):
     """Makes the folder of a run, or finds it: what it holds must fit what is to be done, unless others are allowed."""
     if (workdir / CONFIG).exists():
         check_resumable(load_config(workdir / CONFIG), run, allow_changes)
+        check_corpus(workdir / CORPUS, shards, allow_changes)
     if not is_chief:
         return
     with explain_full_disk(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(shards.folder / TOKENIZER, workdir / TOKENIZER)
+
+
+def describe_corpus(shards):
+    """What `corpus.json` keeps of the shards of a run: enough to know them again, wherever they lie."""
+    return {
+        "fingerprint": shards.fingerprint,
+        "folders": [str(folder) for folder in shards.folders],
+        "train_tokens": shards.train.tokens,
+        "validation_tokens": shards.validation.tokens,
+    }
+
+
+def check_corpus(path, shards, allow_changes=False):
+    """Raises UserError where a run would go on with other shards than it began with; if that is allowed, it is said.
+
+    Batch n is a function of the seed, n and the corpus: with another one, or one that grew, it is another batch.
+    """
+    try:
+        before = json.loads(path.read_bytes())
+        same, folders = before["fingerprint"] == shards.fingerprint, ", ".join(before["folders"])
+        received = f"{before['train_tokens']:,} training tokens in {folders} -> {shards.train.tokens:,} in "
+    except FileNotFoundError:  # a run of before there was this file
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"expected what tells the shards of a run in {path}. Received: {error!r}. Remove it if they are the same"
+        ) from error
+    received += ", ".join(map(str, shards.folders))
+    if not same and allow_changes:
+        logger.warning("going on with other shards than this run began with: %s", received)
+    elif not same:
+        raise UserError(
+            f"expected the shards that this folder's run began with. Received: {received}. Use another --workdir, or "
+            "the same shards; or allow it (--allow_changes)"
+        )
 
 
 @contextlib.contextmanager
@@ -184,9 +227,11 @@ def to_bits(nats_per_token, shards):
 def compare(loss, shards, objective):
     """The model's validation loss beside the two baselines, in nats per token and in bits per byte.
 
-    `objective` is the one that scored the validation split.
+    These learn from COUNTED training tokens at most. `objective` is the one that scored the validation split.
     """
-    train, validation = (read_pairs(shards, objective, split) for split in SPLITS)
+    train, validation = (
+        read_pairs(shards, objective, split, most) for split, most in (("train", COUNTED), ("validation", None))
+    )
     glimpse = validation[:: -(-len(validation) // GLIMPSE)]
     nats = {
         "validation": loss,
@@ -201,14 +246,14 @@ def compare(loss, shards, objective):
     }
 
 
-def read_pairs(shards, objective, split):
-    """Each target of a split with the token before it: int64 [targets, 2]."""
+def read_pairs(shards, objective, split, max_tokens=None):
+    """Each target of a split, or of a part of it, with the token before it: int64 [targets, 2]."""
     if not shards.config.overlap:  # pairs of texts: the blocks do not say by themselves what is a target
-        rows = make_evaluation_batches(shards, objective, 1, split).as_numpy_iterator()
+        rows = make_evaluation_batches(shards, objective, 1, split, max_tokens).as_numpy_iterator()
         kept = [(said[DECODER_IDS][weights > 0], targets[weights > 0]) for said, targets, weights in rows]
         return np.concatenate([np.stack(columns, axis=1) for columns in kept]).astype("int64")
     joined = shards.config.joined and split == "train"
-    return target_pairs(read_blocks(shards, split), 1 if joined else shards.config.overlap)
+    return target_pairs(read_blocks(shards, split, max_tokens), 1 if joined else shards.config.overlap)
 
 
 def continue_pages(generate, shards, count=3):

@@ -1,6 +1,7 @@
 """Files that sources keep between runs. A file is in the cache whole or not at all: the last step is a rename."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -18,6 +19,8 @@ except ImportError:  # Windows has no such locks: there, two processes must not 
 logger = logging.getLogger(__name__)
 
 CHUNK = 2**18
+MAGIC = b"\x1f\x8b\x08"
+TAIL, STARTS = 2**21, 20  # bytes at the end of a file, and places among them, where its last member is looked for
 REMEDY = "make room, or name another cache_dir"
 
 
@@ -54,16 +57,19 @@ class Part:
     It is locked while it is open: a second process that wants the same file waits.
 
     Attributes:
+        begin: the offset in the whole file of the first byte that is here.
         size: bytes that are here.
         total: bytes of the whole file; None while that is not known.
         version: what tells this file from a later one of the same name; None while that is not known.
+        digest: the MD5 of the whole file in base 16; None where nobody said it.
     """
 
-    def __init__(self, path: Path):
-        self._final = path
+    def __init__(self, path: Path, begin: int = 0):
+        self._final, self.begin = path, begin
         self._path, self._record = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
         self.total: int | None = None
         self.version: str | None = None
+        self.digest: str | None = None
 
     def __enter__(self):
         try:
@@ -73,7 +79,7 @@ class Part:
             raise no_room(self._final.parent, error) from error
         try:
             known = json.loads(self._record.read_bytes())
-            self.total, self.version = known["total"], known["version"]
+            self.total, self.version, self.digest = known["total"], known["version"], known["digest"]
         except (OSError, ValueError, KeyError, TypeError):
             self._file.truncate(0)  # nothing says of which file these bytes are
         self.size = os.fstat(self._file.fileno()).st_size
@@ -82,20 +88,35 @@ class Part:
     def __exit__(self, *_):
         self._file.close()
 
-    def holds(self, first_bytes: int | None = None) -> bool:
-        """Whether the whole file is here, or the first so many bytes of it."""
-        return self.size == self.total or (first_bytes is not None and self.size >= first_bytes)
+    @property
+    def end(self) -> int:
+        """The offset in the whole file of the next byte."""
+        return self.begin + self.size
 
-    def restart(self, version: str | None = None, total: int | None = None) -> None:
+    def holds(self, end: int | None = None) -> bool:
+        """Whether the file is here up to its end, or up to this offset in it."""
+        return self.end == self.total or (end is not None and self.end >= end)
+
+    def restart(self, version: str | None = None, total: int | None = None, digest: str | None = None) -> None:
         """Throws away what is here: what follows is the beginning of this version of the file."""
         self._file.truncate(0)
         self.size = 0
-        self.describe(version, total)
+        self.describe(version, total, digest)
 
-    def describe(self, version: str | None, total: int | None) -> None:
+    def describe(self, version: str | None, total: int | None, digest: str | None = None) -> None:
         """Writes down what is known of the whole file."""
-        self.version, self.total = version, total
-        write_atomically(self._record, json.dumps({"version": version, "total": total}).encode(), REMEDY)
+        self.version, self.total, self.digest = version, total, digest
+        record = {"version": version, "total": total, "digest": digest}
+        write_atomically(self._record, json.dumps(record).encode(), REMEDY)
+
+    def has_digest(self) -> bool:
+        """Whether what is here has the digest of the whole file."""
+        with self._path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest() == self.digest
+
+    def ends_with_member(self) -> bool:
+        """Whether what is here, of a gzip file, ends where a member ends."""
+        return ends_with_member(self._path)
 
     def write(self, content: bytes) -> None:
         """Appends.
@@ -167,8 +188,40 @@ def open_locked(path: Path):
         file.close()
 
 
+def ends_with_member(path: Path) -> bool:
+    """Whether a gzip file ends where a member of it ends.
+
+    A member that begins among the last bytes and ends with them is proof, since its last eight bytes are its check sum
+    and its size. Where there is none, the whole file is read.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        tail = file.read()
+    start = len(tail)
+    for _ in range(STARTS):
+        start = tail.rfind(MAGIC, 0, start)
+        if start < 0:
+            break
+        member, rest = zlib.decompressobj(wbits=31), tail[start:]
+        try:
+            while rest and not member.eof:
+                member.decompress(rest, CHUNK)
+                rest = member.unconsumed_tail
+        except zlib.error:  # the three bytes stood there by chance
+            continue
+        if member.eof and not member.unused_data:
+            return True
+    return scan_members(path) == (path.stat().st_size, False)
+
+
 def find_last_member(path: Path) -> int:
-    """The offset at which the last whole member of a gzip file ends; its size where something in it is damaged.
+    """The offset at which the last whole member of a gzip file ends; its size where something in it is damaged."""
+    end, is_damaged = scan_members(path)
+    return path.stat().st_size if is_damaged else end  # for the reader to skip and to count
+
+
+def scan_members(path: Path) -> tuple[int, bool]:
+    """(offset at which the last whole member of a gzip file ends, whether what follows it is no member's beginning).
 
     Members stand one behind the other and nothing says where one ends but decompressing it (RFC 1952).
     """
@@ -179,9 +232,9 @@ def find_last_member(path: Path) -> int:
                 try:
                     member.decompress(chunk)
                 except zlib.error:
-                    return path.stat().st_size  # for the reader to skip and to count
+                    return end, True
                 chunk = member.unused_data
                 if member.eof:
                     end = file.tell() - len(chunk)
                     member = zlib.decompressobj(wbits=31)
-    return end
+    return end, False

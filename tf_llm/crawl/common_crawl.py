@@ -11,7 +11,9 @@ See https://commoncrawl.org/get-started
 """
 
 import contextlib
+import copy
 import gzip
+import itertools
 import json
 import logging
 import os
@@ -21,11 +23,14 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from tf_llm.contracts import Page, UserError
 from tf_llm.crawl.cache import cache_folder
-from tf_llm.crawl.download import DownloadConfig, Host, NotFoundError
-from tf_llm.crawl.warc import Warc, read_pages
+from tf_llm.crawl.download import Host, NotFoundError
+from tf_llm.crawl.files import MAX_BYTES, count_rejections, narrow
+from tf_llm.crawl.manners import DownloadConfig
+from tf_llm.crawl.warc import read_items
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +78,6 @@ class CommonCrawl:
         config: DownloadConfig | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ):
-        if crawl is not None:
-            try:
-                check_name(crawl)
-            except ValueError as error:
-                raise UserError(f"{error}. Correct it") from error
         if kind not in KINDS:
             raise UserError(
                 f"expected kind as one of {', '.join(sorted(KINDS))}. Received: {kind!r}. Choose one of them"
@@ -86,29 +86,56 @@ class CommonCrawl:
             raise UserError(f"expected at least 1 file. Received: files={files}. Ask for more")
         if megabytes is not None and not megabytes > 0:
             raise UserError(f"expected megabytes above 0. Received: {megabytes}. Leave it out to have whole files")
-        self.crawl, self.files, self.megabytes, self.kind = crawl, files, megabytes, kind
+        self.crawl, self.files, self.megabytes, self.kind = choose_crawl(crawl), files, megabytes, kind
         self.cache_dir = cache_dir
         self.index = Host(index_address, index_interval, config, sleep)
         self.data = Host(data_address, data_interval, config, sleep)
         self.rejections: Counter[str] = Counter()
+        self._mine = slice(0, files, 1)  # of the crawl's list of paths
+        self._items = slice(0, None, 1)  # of each file, pages and rejections counted together
 
     def __repr__(self) -> str:
         extent = "whole" if self.megabytes is None else f"the first {self.megabytes:g} MB of each"
-        return f"CommonCrawl({self.crawl or 'newest'}, {self.files} {self.kind} files, {extent})"
+        share = ""
+        if self._mine.step > 1 or self._items.step > 1:
+            share = f", of {self._mine.start}::{self._mine.step} items {self._items.start}::{self._items.step}"
+        return f"CommonCrawl({self.crawl or 'newest'}, {self.files} {self.kind} files, {extent}{share})"
+
+    @property
+    def parts(self) -> int:
+        """The number of files that were asked for."""
+        return len(range(self.files)[self._mine])
 
     def __iter__(self) -> Iterator[Page]:
-        self.rejections = Counter()
+        self.rejections.clear()
         for path in self.download():
-            yield from read_pages(path, self.rejections, name=path.name)
+            items = read_items(path, path.name, MAX_BYTES)
+            mine = itertools.islice(items, self._items.start, self._items.stop, self._items.step)
+            yield from count_rejections(mine, self.rejections, path.name)
 
-    def shard(self, index: int, count: int) -> Warc:
-        """The part `index` of `count` of the pages. Downloads all the files first."""
-        return Warc([str(path) for path in self.download()]).shard(index, count)
+    def shard(self, index: int, count: int) -> Self:
+        """Part `index` of `count`: every count-th file or, of fewer files than that, every count-th item of each.
+
+        It downloads its own files when it is iterated. The newest crawl gets its name now, so that all parts are of
+        the same one.
+        """
+        part = copy.copy(self)
+        part.rejections, part.crawl = Counter(), self.name_crawl()
+        if count <= self.parts:
+            part._mine = narrow(self._mine, index, count)
+        else:
+            part._items = narrow(self._items, index, count)
+        return part
+
+    def fetch(self) -> None:
+        """Downloads the files."""
+        for _ in self.download():
+            pass
 
     def download(self) -> Iterator[Path]:
         """Yields the local path of each file, downloading what the cache does not hold."""
         first_bytes = None if self.megabytes is None else int(self.megabytes * 1e6)
-        for path in self.list_paths()[: self.files]:
+        for path in self.list_paths()[self._mine]:
             # The last component names a file among all of a crawl. It comes from outside: let it name nothing else.
             file = PurePosixPath(path).name
             if not re.fullmatch(r"\w[\w.-]*", file, re.ASCII):
@@ -123,9 +150,7 @@ class CommonCrawl:
         Raises:
             UserError: there is no such crawl; the newest ones are named.
         """
-        if self.crawl is None:
-            self.crawl = self.list_crawls()[0]
-            logger.info("the newest crawl is %s", self.crawl)
+        self.name_crawl()
         path = self._folder() / f"{self.kind}.paths.gz"
         try:
             self.data.download(f"crawl-data/{self.crawl}/{self.kind}.paths.gz", path)
@@ -137,20 +162,40 @@ class CommonCrawl:
         with refuse_damaged(path):
             return gzip.decompress(path.read_bytes()).decode("ascii").split()
 
+    def name_crawl(self) -> str:
+        """The name of this crawl; where none was given, the newest one's from now on."""
+        if self.crawl is None:
+            self.crawl = self.list_crawls()[0]
+            logger.info("the newest crawl is %s", self.crawl)
+        return self.crawl
+
     def list_crawls(self) -> list[str]:
-        """The names of the crawls there are, newest first. The list is kept for a day."""
-        path = cache_folder(self.cache_dir) / "common_crawl" / "collinfo.json"
-        if path.exists() and time.time() - path.stat().st_mtime > DAY:
-            path.unlink()
-        self.index.download("collinfo.json", path)
-        with refuse_damaged(path):
-            crawls = [(crawl.get("to", ""), check_name(crawl["id"])) for crawl in json.loads(path.read_bytes())]
-            if not crawls:
-                raise ValueError("no crawls")
-            return [name for _, name in sorted(crawls, reverse=True)]
+        """The names of the crawls there are, newest first."""
+        return list_crawls(self.index, self.cache_dir)
 
     def _folder(self) -> Path:
         return cache_folder(self.cache_dir) / "common_crawl" / self.crawl / self.kind
+
+
+def list_crawls(index: Host, cache_dir: str | os.PathLike | None = None) -> list[str]:
+    """The names of the crawls that the index server knows, newest first. The list is kept for a day."""
+    path = cache_folder(cache_dir) / "common_crawl" / "collinfo.json"
+    if path.exists() and time.time() - path.stat().st_mtime > DAY:
+        path.unlink()
+    index.download("collinfo.json", path)
+    with refuse_damaged(path):
+        crawls = [(crawl.get("to", ""), check_name(crawl["id"])) for crawl in json.loads(path.read_bytes())]
+        if not crawls:
+            raise ValueError("no crawls")
+        return [name for _, name in sorted(crawls, reverse=True)]
+
+
+def choose_crawl(crawl: str | None) -> str | None:
+    """Returns what a user says; raises UserError where it cannot be the name of a crawl."""
+    try:
+        return crawl and check_name(crawl)
+    except ValueError as error:
+        raise UserError(f"{error}. Correct it") from error
 
 
 def check_name(crawl: str) -> str:

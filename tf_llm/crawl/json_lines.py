@@ -1,4 +1,4 @@
-"""Documents in JSON Lines files, plain or gzipped, into pages of plain text.
+"""Documents in JSON Lines files, plain or compressed, into pages of plain text.
 
     >>> pages = JsonLines("texts/*.jsonl.gz")                            # doctest: +SKIP
     >>> for page in pages: print(page.url, page.content.decode())   # doctest: +SKIP
@@ -14,26 +14,22 @@ lines are no documents. What a line costs when it is broken is that line:
     "no text"          has no text in its field, or an empty one
     "too large"        is longer than `max_bytes`; it is never in memory as a whole
 
-"gzip cut short", "gzip damaged" and "unreadable file" end a file: the lines before are kept, those behind are lost. The
-checksum of gzip stands at its end, so a few lines in front of a damage may be garbled and yet pass for text.
+"gzip cut short", "gzip damaged", "bzip2 cut short", "bzip2 damaged" and "unreadable file" end a file: the lines before
+are kept, those behind are lost. A few lines in front of a damage may be garbled and yet pass for text.
 """
 
 from __future__ import annotations
 
-import gzip
+import functools
 import itertools
 import json
 import os
-import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tf_llm.contracts import Page, Rejected, UserError
-from tf_llm.crawl.files import MAX_BYTES, Files
-
-GZIP_MARK = b"\x1f\x8b"
+from tf_llm.contracts import Page, Rejected
+from tf_llm.crawl.files import MAX_BYTES, Files, read_file
 
 
 class JsonLines(Files):
@@ -41,7 +37,7 @@ class JsonLines(Files):
 
     paths: a path or a pattern such as "texts/**/*.jsonl.gz", or several of them.
     text_field: where the text stands.
-    url_field: where the address stands; a document without one gets the name of its file and the number of its line.
+    url_field: where the address stands; a document without one gets that of its file and the number of its line.
     max_bytes: longer lines are rejected.
 
     `rejections` counts what the latest iteration could not turn into pages, by reason. Lone surrogates, which JSON can
@@ -51,6 +47,7 @@ class JsonLines(Files):
     """
 
     noun, example = "JSON Lines file", "texts/*.jsonl.gz"
+    names = ("*.jsonl", "*.ndjson", "*.json")
 
     def __init__(
         self,
@@ -62,44 +59,21 @@ class JsonLines(Files):
     ):
         super().__init__(paths, max_bytes=max_bytes)
         self.text_field, self.url_field = text_field, url_field
-        self._require_documents()
+        self._require_pages(
+            f"lines of JSON with a text in the field {text_field!r}",
+            "Name other files, or the field that has the text",
+            "no line",
+        )
 
     def _read(self, path: Path) -> Iterator[Page | Rejected]:
-        return read_items(path, self.text_field, self.url_field, self.max_bytes)
+        return read_file(path, functools.partial(self._read_lines, self._address(path)))
+
+    def _read_lines(self, address: str, file: BinaryIO) -> Iterator[Page | Rejected]:
+        for number, line in read_lines(file, self.max_bytes):
+            yield parse_line(line, f"{address}#{number}", self.text_field, self.url_field)
 
     def _settings(self) -> tuple[str, str, int]:
         return self.text_field, self.url_field, self.max_bytes
-
-    def _require_documents(self) -> None:
-        """Raise UserError where there is not one document in all the files. Reads up to the first one."""
-        reasons: Counter[str] = Counter()
-        for path in self.paths:
-            for item in self._read(path):
-                if isinstance(item, Page):
-                    return
-                reasons[item.reason] += 1
-        received = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3)) or "no line"
-        raise UserError(
-            f"expected lines of JSON with a text in the field {self.text_field!r} in {self.paths[0]}"
-            f"{f' and {len(self.paths) - 1} more' if len(self.paths) > 1 else ''}. Received: {received}. Name other "
-            "files, or the field that has the text"
-        )
-
-
-def read_items(path: Path, text_field: str, url_field: str, max_bytes: int) -> Iterator[Page | Rejected]:
-    """The documents of one file, and a Rejected for every line that should have been one. Raises nothing."""
-    try:
-        with path.open("rb") as plain:
-            is_gzip = plain.peek(2)[:2] == GZIP_MARK
-            with gzip.GzipFile(fileobj=plain) if is_gzip else plain as file:
-                for number, line in read_lines(file, max_bytes):
-                    yield parse_line(line, f"{path.name}#{number}", text_field, url_field)
-    except EOFError as error:
-        yield Rejected(str(path), "gzip cut short", str(error))
-    except (gzip.BadGzipFile, zlib.error) as error:
-        yield Rejected(str(path), "gzip damaged", str(error))
-    except OSError as error:
-        yield Rejected(str(path), "unreadable file", str(error))
 
 
 def read_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:

@@ -106,9 +106,18 @@ class SelfCrawl:
         finally:
             self.rejections = archive.rejections + Counter(self.figures["unreadable"])
 
+    @property
+    def parts(self) -> int:
+        """One: there is a single archive."""
+        return 1
+
     def shard(self, index: int, count: int) -> Warc:
-        """The part `index` of `count` of the archive."""
+        """The part `index` of `count` of the archive, which is made now."""
         return Warc([self.build()]).shard(index, count)
+
+    def fetch(self) -> None:
+        """Makes the archive, so that no other process needs to."""
+        self.build()
 
     def build(self) -> Path:
         """The path of the archive, which is made where the cache does not hold it.

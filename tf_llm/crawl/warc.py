@@ -54,16 +54,17 @@ class Warc(Files):
     """
 
     noun, example = "WARC or WET file", "crawl/*.warc.gz"
+    names = ("*.warc", "*.wet")
 
     def __init__(self, paths: str | os.PathLike | Iterable[str | os.PathLike], *, max_bytes: int = MAX_BYTES):
         super().__init__(paths, max_bytes=max_bytes)
-        require_records(self.paths, max_bytes)
+        require_records(self.list_local(), max_bytes)
 
     def _read(self, path: Path) -> Iterator[Page | Rejected]:
         return read_items(path, str(path), self.max_bytes)
 
 
-def require_records(paths: list[Path], max_bytes: int) -> None:
+def require_records(paths: Iterable[Path], max_bytes: int) -> None:
     """Raise UserError where there is not one sound record in all the files. Reads up to the first one."""
     reasons = {}
     for path in paths:

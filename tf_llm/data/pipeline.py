@@ -1,46 +1,35 @@
 """Shards to tf.data batches. Batch n is a pure function of (seed, n), so a run resumes anywhere by arithmetic.
 
 There is no shuffle buffer: `shuffle_position` maps position i of epoch e to a block without a table, and every row is
-made from its block by TensorFlow ops alone.
+made from its block by TensorFlow ops alone. The order is one of all blocks of the split, however many shards they fill.
 
-Memory: a split is held whole, as ONE constant, for as long as its dataset lives; while it is read, three times that
-for a moment. A stored id takes 2 bytes below 65,537 ids and 4 above, and a token is stored
-block_length / (block_length - overlap) times: with blocks of 128 that overlap by 64, 4 bytes a token. A constant ends
-at 2 GiB; a larger split is refused. An engine that reads shards as they are needed is a later part of this project.
+Memory: a split of at most IN_MEMORY bytes is ONE constant, for as long as its dataset lives. Of a larger one, blocks
+are read from the disk as rows need them, by a Python function in this process (it cannot be sent to another, as
+tf.data's service would). The batches are the same. MEASURED
 
-Glossary: B batch, L block length, S source length, T target length.
+A stored id takes 2 bytes below 65,537 ids and 4 above, and a token is stored block_length / (block_length - overlap)
+times: with blocks of 128 that overlap by 64, 4 bytes a token.
+
+Glossary: B batch, H hosts, L block length, S source length, T target length.
 """
 
 import numpy as np
 import tensorflow as tf
 
 from tf_llm.contracts import TARGET_IDS, WEIGHTS, UserError
-from tf_llm.data.shards import id_dtype
+from tf_llm.data.blocks import StoredBlocks, read_blocks
 
-MAX_BYTES = 2**31 - 2**20  # a graph with a larger constant cannot be written down: protocol buffers end at 2 GiB
+IN_MEMORY = 2**28  # bytes of a split; reading from the disk costs a fifth more time, and no memory
+READ_TOGETHER = 256  # blocks: a call of Python for each one would cost more than the reading
 ROUNDS = 12  # of the cipher that shuffles; from 8 on, its orders look like NumPy's permutations
+PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 
 
-def read_blocks(shards, split):
-    """All blocks of a split in memory, in the order they were written: ids [blocks, L] as they lie on disk.
-
-    Raises UserError where they are more than the batches below can hold.
-    """
-    dtype, length, files = id_dtype(shards.vocabulary_size), shards.config.block_length, shards.split(split).files
-    size = sum(entry["blocks"] for entry in files) * length * dtype.itemsize
-    if size > MAX_BYTES:
-        raise UserError(
-            f"the {split} split is too large to be held in memory as one constant: expected at most {MAX_BYTES:,} "
-            f"bytes of token ids, received {size:,}; prepare fewer pages, or overlap blocks less"
-        )
-    parts = [np.fromfile(shards.folder / entry["name"], dtype).reshape(-1, length) for entry in files]
-    return np.concatenate(parts) if parts else np.zeros((0, length), dtype)
-
-
-def make_training_batches(shards, objective, batch_size, seed, first_batch=0):
+def make_training_batches(shards, objective, batch_size, seed, first_batch=0, host=0, hosts=1):
     """An endless tf.data.Dataset of training batches, beginning with batch number `first_batch`.
 
-    Every block comes once an epoch, in an order that `seed` and the epoch decide; a batch may span two epochs.
+    Every block comes once an epoch, in an order that `seed` and the epoch decide; a batch may span two epochs. Shards
+    that are joined by others later (`join_shards`) have other batches.
 
     Args:
         shards: a `Shards`.
@@ -48,32 +37,57 @@ def make_training_batches(shards, objective, batch_size, seed, first_batch=0):
         batch_size: B, rows of a batch over all devices.
         seed: of the shuffle and of what the objective draws.
         first_batch: where to begin; a run that was interrupted after n batches passes n.
+        host, hosts: which share of each batch to make, and of how many: rows host * B / H to (host + 1) * B / H. What
+            the other hosts need is not read.
 
     Returns:
-        Elements ({source_ids [B, S], decoder_ids [B, T]}, target_ids [B, T], weights [B, T]), static shapes; packed
-        rows have their segments and positions among the features, too.
+        Elements ({source_ids [B, S], decoder_ids [B, T]}, target_ids [B, T], weights [B, T]), static shapes, with B / H
+        rows where there are several hosts; packed rows have their segments and positions among the features, too.
 
     Raises:
-        UserError: the split has fewer blocks than one batch, or is too large for this pipeline.
+        UserError: the split has fewer blocks than one batch.
+        ValueError: the batch cannot be divided among the hosts.
     """
-    blocks = read_blocks(shards, "train")
-    count = len(blocks)
+    stored = StoredBlocks(shards, "train")
+    count, share = len(stored), batch_size // hosts
+    if batch_size % hosts:
+        raise ValueError(f"batch_size is expected to be a multiple of hosts. Received: {batch_size}, hosts={hosts}")
     if count < batch_size:
         raise UserError(
             f"the corpus is too small: expected at least one batch of {batch_size} blocks of "
             f"{shards.config.block_length} tokens, received {count}; take more pages or a smaller batch"
         )
-    table = tf.constant(blocks)  # [blocks, L]
 
-    def make_row(index):
-        epoch, position = index // count, index % count
-        number = shuffle_position(position, count, tf.stack([seed, epoch]))
+    def place(row):
+        """Of a row of this host: its number among those of all, and that of its block."""
+        index = row // share * batch_size + host * share + row % share
+        return index, shuffle_position(index % count, count, tf.stack([seed, index // count]))
+
+    def make_row(index, block):
         row_seed = tf.cast(tf.stack([seed, index]), tf.int32)  # repeats itself after four billion rows
-        return as_features(objective(tf.cast(table[number], tf.int32), row_seed))
+        return as_features(objective(tf.cast(block, tf.int32), row_seed))
 
-    indices = tf.data.Dataset.range(first_batch * batch_size, tf.int64.max)
-    rows = indices.map(make_row, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return rows.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    rows = tf.data.Dataset.range(first_batch * share, tf.int64.max)
+    if stored.total_bytes <= IN_MEMORY:
+        table = tf.constant(read_blocks(shards, "train"))  # [blocks, L]
+
+        def look_up(index, number):
+            return make_row(index, table[number])
+
+        rows = rows.map(lambda row: look_up(*place(row)), **PARALLEL)
+    else:
+        rows = read_from_disk(stored, rows.map(place, **PARALLEL)).map(make_row, **PARALLEL)
+    return rows.batch(share, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def read_from_disk(stored, numbers):
+    """A dataset of (anything, number of a block) as one of (the same, the block [L]), read many blocks at a time."""
+
+    def read(anything, together):
+        blocks = tf.numpy_function(stored.read, [together], stored.dtype, stateful=False)
+        return anything, tf.ensure_shape(blocks, [None, stored.block_length])
+
+    return numbers.batch(READ_TOGETHER).map(read, **PARALLEL).unbatch()
 
 
 def shuffle_position(position, count, seed):
@@ -120,21 +134,23 @@ def make_evaluation_batches(shards, objective, batch_size, split="validation", m
         Elements as those of `make_training_batches`.
 
     Raises:
-        UserError: the split is empty, or too large for this pipeline.
+        UserError: the split is empty.
     """
-    blocks = read_blocks(shards, split)
-    if not len(blocks):
+    stored = StoredBlocks(shards, split)
+    if not len(stored):
         raise UserError(
             f"the {split} split is empty: expected at least one page in it, received none; take more pages, or change "
             "validation_fraction"
         )
-    if max_tokens:
-        blocks = blocks[:: -(-shards.split(split).tokens // max_tokens)]
-    blocks = np.pad(blocks, [(0, -len(blocks) % batch_size), (0, 0)])
-    rows = tf.data.Dataset.from_tensor_slices(blocks).map(
-        lambda block: as_features(objective(tf.cast(block, tf.int32), tf.constant([0, 0]))),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+    numbers = stored.spread(max_tokens)
+    if len(numbers) * stored.block_bytes <= IN_MEMORY:
+        blocks = tf.data.Dataset.from_tensor_slices(read_blocks(shards, split, max_tokens))
+    else:
+        places = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step)
+        blocks = read_from_disk(stored, tf.data.Dataset.zip(places, places)).map(lambda _, block: block)
+    padding = tf.data.Dataset.from_tensors(np.zeros(stored.block_length, stored.dtype))
+    rows = blocks.concatenate(padding.repeat(-len(numbers) % batch_size)).map(
+        lambda block: as_features(objective(tf.cast(block, tf.int32), tf.constant([0, 0]))), **PARALLEL
     )
     return rows.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 

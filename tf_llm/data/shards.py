@@ -181,12 +181,24 @@ class Shards:
     train: Split
     validation: Split
     about: dict  # how it was made: source, tokeniser, counts per step, rejections, versions, seconds
+    others: tuple[Path, ...] = ()  # folders whose shards were joined to these (join.py)
 
     def split(self, name):
         """The `Split` of that name."""
         if name not in SPLITS:
             raise ValueError(f"split is expected to be one of {list(SPLITS)}. Received: {name!r}")
         return getattr(self, name)
+
+    @property
+    def folders(self):
+        """Where all of them lie."""
+        return self.folder, *self.others
+
+    @property
+    def fingerprint(self):
+        """What tells this corpus from others: a digest of all its blocks in their order, wherever they lie."""
+        digests = [[entry["sha256"] for entry in self.split(name).files] for name in SPLITS]
+        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
     def verify(self):
         """Compares every file with its sha256 in the manifest. Raises UserError on the first difference."""
@@ -196,7 +208,7 @@ class Shards:
             if digest != entry["sha256"]:
                 raise UserError(
                     f"{path} is not the file that was written: expected sha256 {entry['sha256'][:12]}…, received "
-                    f"{digest[:12]}…; delete {self.folder} and prepare it again"
+                    f"{digest[:12]}…; delete {path.parent} and prepare it again"
                 )
 
 

@@ -31,13 +31,14 @@ def count_words(task: Task, place: Path, pulse: Pulse, faults: Faults) -> dict[s
     preparation, statistics = task.preparation, Statistics()
     counts: Counter[str] = Counter()
     kept = []
-    for result, fault in follow(remove_repeats(task.folder, task.number, preparation), pulse, faults, "documents"):
-        if not fault and isinstance(result, Document):
+    for item, fault in follow(remove_repeats(task.folder, task.number, preparation), pulse, faults, "documents"):
+        result = fault or item
+        if isinstance(result, Document):
             with survive(result.url) as mishaps:
                 result = count_document(result, preparation, statistics, counts)
-            fault = mishaps[0] if mishaps else None
-        result = fault or result
-        kept.append(isinstance(result, Document))
+            result = mishaps[0] if mishaps else result
+        if item is not None:  # else the rest of the part was lost
+            kept.append(isinstance(result, Document))
         if isinstance(result, Rejected):
             statistics.reject(result)
         pulse.counts(0, isinstance(result, Rejected))
@@ -50,17 +51,17 @@ def count_document(
     document: Document, preparation: Preparation, statistics: Statistics, counts: Counter[str]
 ) -> Document | Rejected:
     """Adds a document to the statistics and, if it is of the training split, to the counts; or says why not."""
-    noun, removed = preparation.builder.noun, Counter()
-    found = preparation.builder.count(document.text, removed)
+    removed, stopped = Counter(), Counter()
+    found = preparation.builder.count(document.text, removed, stopped)
     if found is None:
         return Rejected(document.url, "no words left")
     statistics.keep(document)
-    if found:  # pieces are not counted, but found later
-        removed[f"{noun} kept"] += found.total()
+    statistics.kept += found.total()
     statistics.removed.update(removed)
     if split_of(document.url, preparation.shards.validation_fraction) == "train":
         statistics.training += 1
         counts.update(found)
+        statistics.stop_words.update(stopped)
     return document
 
 
@@ -85,6 +86,7 @@ def remove_repeats(folder: str | Path, number: int, preparation: Preparation) ->
 def load_kept(folder: str | Path, number: int, preparation: Preparation) -> Iterator[Document]:
     """The documents of a part that go on to be encoded, repeated lines removed."""
     kept = np.load(place_of(folder, number, "count") / KEPT, allow_pickle=False)
-    for document, is_kept in zip(remove_repeats(folder, number, preparation), kept, strict=True):
+    # Where the rest of a part was lost, there are fewer verdicts, and the next document is not to be touched.
+    for is_kept, document in zip(kept, remove_repeats(folder, number, preparation), strict=False):
         if is_kept:
             yield document

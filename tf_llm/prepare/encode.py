@@ -40,6 +40,7 @@ def encode_documents(task: Task, place: Path, pulse: Pulse, faults: Faults) -> d
                 is_priced = split == "validation" or is_sampled(document.url, task.priced_fraction)
                 streams = coder.count(document.text) if is_priced else {}
             fault = mishaps[0] if mishaps else None
+        pulse.counts(0, fault is not None)
         if fault:
             lost[fault.reason] += 1
             continue

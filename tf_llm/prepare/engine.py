@@ -39,6 +39,7 @@ from tf_llm.prepare.local import Driver, Local
 from tf_llm.prepare.statistics import merge_statistics
 from tf_llm.prepare.task import Preparation, Task, load_statistics, place_of
 from tf_llm.text.builders import make_builder
+from tf_llm.text.filters import Filters
 
 if TYPE_CHECKING:
     from tf_llm.config import RunConfig
@@ -83,12 +84,14 @@ def prepare(
         logger.info("waiting for the shards in %s, which another process prepares", folder)
         while not folder.exists():
             time.sleep(1)
+    partial = folder.with_name(f"{folder.name}.partial")
     if folder.exists():
-        return reuse(folder, settings)
+        shards = reuse(folder, settings)
+        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed with its last step behind it
+        return shards
     builder = make_builder(run.tokens, run.words, count_sentinels(run))
     stages = {name: getattr(run, name) for name in ("html", "filters", "duplicates", "shards")}
     preparation = Preparation(builder=builder, **stages)
-    partial = folder.with_name(f"{folder.name}.partial")
     try:
         with open_partial(partial, settings), driver or Local(run.workers) as driver:
             write_shards(source, preparation, partial, driver, settings, tokenizer)
@@ -108,6 +111,8 @@ def describe(source: Source, run: RunConfig, tokenizer: str | Path | None = None
     settings |= {
         name: dataclasses.asdict(getattr(run, name)) for name in ("html", "filters", "duplicates", "words", "shards")
     }
+    if lists := Filters(run.filters).list_digests():  # files that the settings only name
+        settings["lists"] = lists
     if tokenizer is not None:
         settings["tokenizer"] = hashlib.sha256(Path(tokenizer).read_bytes()).hexdigest()
     return json.loads(json.dumps(settings))
@@ -140,6 +145,7 @@ def open_partial(partial: Path, settings: dict[str, Any]) -> Iterator[None]:
         with lock_folder(partial, wait=False):
             text = json.dumps(settings, indent=1).encode()
             if not (partial / SETTINGS).exists() or (partial / SETTINGS).read_bytes() != text:
+                (partial / SETTINGS).unlink(missing_ok=True)  # first: they vouch for all the rest
                 for left in partial.iterdir():
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
                 write_atomically(partial / SETTINGS, text)
@@ -166,28 +172,29 @@ def write_shards(
     begin = time.perf_counter()
     seconds = {}
 
-    def process(stage: str, title: str, sources: list[Source] | None = None, **more: Any) -> list[dict[str, Any]]:
+    def process(stage: str, title: str, pages: int = 0, sources: list[Source] | None = None, **more: Any):
         tasks = [
             Task(stage=stage, number=part, folder=str(folder), preparation=preparation, **more) for part in range(parts)
         ]
         if sources:
             tasks = [dataclasses.replace(task, source=sources[task.number]) for task in tasks]
-        driver.process(tasks, title)
+        driver.process(tasks, title, pages)
         seconds[stage] = round(time.perf_counter() - begin - sum(seconds.values()), 2)
         return [load_statistics(place_of(folder, part, stage)) for part in range(parts)]
 
-    read = process("read", "reading pages", [source.shard(part, parts) for part in range(parts)])
+    read = process("read", "reading pages", sources=[source.shard(part, parts) for part in range(parts)])
     if not (folder / REPEATED).exists():
         repeated = driver.find_repeats(folder, parts, preparation.duplicates)
         write_atomically(folder / REPEATED, json.dumps(repeated).encode())
-    counted = process("count", "counting words")
+    in_logs = merge_statistics(read)
+    counted = process("count", "counting words", in_logs["pages"] - sum(in_logs["rejected"].values()))
     statistics = merge_statistics([*read, *counted])
     require_documents(statistics, source)
     counts = driver.add_counts(folder, parts)
     if not (folder / TOKENIZER).exists():
         write_tokenizer(folder, parts, preparation, counts, tokenizer)
     fraction = PRICED_BYTES / max(statistics["text_bytes"], 1)
-    encoded = process("encode", "encoding documents", priced_fraction=fraction)
+    encoded = process("encode", "encoding documents", statistics["documents"], priced_fraction=fraction)
 
     repeated_lines = json.loads((folder / REPEATED).read_bytes())["lines"]
     finish(folder, preparation, settings, Gathered(statistics, encoded, counts, repeated_lines, seconds))

@@ -31,8 +31,8 @@ from tf_llm.text.duplicates import find_repeated_lines, find_repeated_pages
 class Driver(Protocol):
     """What `prepare` asks of a driver, which is used in a `with` block. Folders are seen by all its processes."""
 
-    def process(self, tasks: Sequence[Task], title: str) -> None:
-        """Has every task processed, at least once each, in whatever order and wherever."""
+    def process(self, tasks: Sequence[Task], title: str, pages: int = 0) -> None:
+        """Has every task processed, at least once each, in whatever order and wherever; `pages` in all, if known."""
         ...
 
     def find_repeats(self, folder: Path, parts: int, config: DuplicatesConfig) -> dict[str, int]:
@@ -62,13 +62,13 @@ class Local:
     def __exit__(self, *_) -> None:
         self._pool.__exit__()
 
-    def process(self, tasks: Sequence[Task], title: str) -> None:
+    def process(self, tasks: Sequence[Task], title: str, pages: int = 0) -> None:
         before, done = self._pool.counted, 0
-        with Progress(title, total_parts=len(tasks)) as progress:
+        with Progress(title, total_parts=len(tasks), total_pages=pages) as progress:
             for task in self._pool.run(fetch_ahead(tasks)):
                 done += task is not None
-                pages, size, rejected = (now - then for now, then in zip(self._pool.counted, before, strict=True))
-                progress.set(pages=pages, bytes=size, rejected=rejected, parts=done)
+                seen, size, rejected = (now - then for now, then in zip(self._pool.counted, before, strict=True))
+                progress.set(pages=seen, bytes=size, rejected=rejected, parts=done)
 
     def find_repeats(self, folder: Path, parts: int, config: DuplicatesConfig) -> dict[str, int]:
         keys = [load_keys(folder, part) for part in range(parts)]

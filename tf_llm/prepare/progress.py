@@ -5,8 +5,8 @@ r"""How far a run of `prepare` has come: a bar where there is a terminal, else a
     reading pages:  25%|██▌       | 855 pages, 43 rejected, 71.2 pages/s, 4.2 MB/s, 36 s left
 
 Whoever drives the run says what has been done, from one thread. Rates are those of this run since it began: what an
-earlier run left done (`skip`) counts as done, but not for the speed. The time left goes by bytes where their total is
-known, else by parts.
+earlier run left done (`skip`) counts as done, but not for the speed. The time left goes by bytes or pages where their
+total is known, else by parts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Progress:
     Args:
         title: what is being done: "reading pages".
         total_parts: how many there are; 0 where that is not known.
-        total_bytes: the same of bytes; where it is known, the share that is done goes by it.
+        total_pages, total_bytes: the same of pages and bytes; where one is known, the share that is done goes by it.
         clock: seconds, for tests.
         stream: where the bar is drawn if it is a terminal; standard error.
     """
@@ -44,12 +44,14 @@ class Progress:
         title: str,
         total_parts: int = 0,
         total_bytes: int = 0,
+        total_pages: int = 0,
         *,
         clock: Callable[[], float] = time.monotonic,
         stream: TextIO | None = None,
     ):
         self.title, self.clock = title, clock
-        self.unit, self.total = ("bytes", total_bytes) if total_bytes else ("parts", total_parts)
+        totals = {"bytes": total_bytes, "pages": total_pages, "parts": total_parts}
+        self.unit, self.total = next(((unit, total) for unit, total in totals.items() if total), ("parts", 0))
         self.done = dict.fromkeys(COUNTS, 0)
         self.skipped = dict.fromkeys(COUNTS, 0)
         self.begin = self.shown_at = clock()

@@ -39,7 +39,9 @@ class Pulse:
 
     def looks(self, position: int) -> None:
         """The worker looks for the item of this number, or finishes the task behind the last one."""
-        self._numbers[:3] = time.monotonic() + PATIENCE, position, False
+        # Without an item first: who looks in between must not take the next one for begun.
+        self._numbers[2] = False
+        self._numbers[:2] = time.monotonic() + PATIENCE, position
 
     def works(self, position: int) -> None:
         """The worker begins with the item of this number."""

@@ -40,6 +40,7 @@ def read_pages(task: Task, place: Path, pulse: Pulse, faults: Faults) -> dict[st
     with DocumentLog(place) as log:
         done = 0
         for entry in log.replay():
+            pulse.looks(0)  # a long log takes longer than the patience for one item
             note(entry)
             done += 1
         for page, fault in follow(task.source, pulse, faults, repr(task.source), done):

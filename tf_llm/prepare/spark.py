@@ -102,12 +102,12 @@ class Spark:
             self._session.stop()
             self._session = None
 
-    def process(self, tasks: Sequence[Task], title: str) -> None:
+    def process(self, tasks: Sequence[Task], title: str, pages: int = 0) -> None:
         context = self._session.sparkContext
         context.setJobDescription(title)  # Spark's own page shows it
         done = {name: context.accumulator(0) for name in COUNTS}
         attempt = functools.partial(process_task, limits=self.limits, done=done)
-        with Progress(title, len(tasks)) as progress, show(progress, done):
+        with Progress(title, len(tasks), total_pages=pages) as progress, show(progress, done):
             errors = context.parallelize(tasks, len(tasks)).map(attempt).collect()
         for error in errors:
             if error is not None:

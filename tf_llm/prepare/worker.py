@@ -8,7 +8,7 @@ finished before, since it keeps a log (shard.py).
 
     reason             what happened to the worker
     "out of time"      killed, `seconds_per_page` after it began with the item
-    "worker died"      a crash, or the system killed it; the detail has the exit code
+    "worker died"      a crash, or the system killed it, twice at the same item; the detail has the exit code
     "out of memory"    ended itself: what filled its memory may be there still
 
 What comes back from a worker is a few numbers and a line of JSON; what it has made lies on the disk. So nothing that a
@@ -36,12 +36,13 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from tf_llm.contracts import UserError
-from tf_llm.prepare.pulse import Faults, Pulse, lose_rest
+from tf_llm.prepare.pulse import PATIENCE, Faults, Pulse, lose_rest
 
 logger = logging.getLogger(__name__)
 
 POLL = 0.2  # seconds between two looks at the clock
 MAX_FAILED_STARTS = 3  # so many in a row are no accident
+MAX_DEATHS = 3  # of workers at one place of a task: to leave out what is there has not helped
 MAX_ANSWER = 2**20  # bytes
 OUT_OF_MEMORY_STATUS = 77  # with which a worker ends itself
 OUT_OF_TIME, DIED, OUT_OF_MEMORY = "out of time", "worker died", "out of memory"
@@ -114,18 +115,25 @@ class Job:
 
     task: Any
     faults: Faults = dataclasses.field(default_factory=dict)
-    looked: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)  # deaths between items
+    deaths: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)  # by key of `faults`
 
     def blame(self, pulse: Pulse, reason: str, detail: str) -> None:
-        """Notes where a worker ended. Between two items nobody is to blame the first time; the second time the rest of
-        the task is given up, see `pulse.lose_rest`."""
-        position = int(pulse.position)
-        if pulse.is_working:
-            self.faults[position] = reason, detail
-        else:
-            self.looked[position] += 1
-            if self.looked[position] > 1:
-                self.faults[lose_rest(position)] = reason, detail
+        """Notes where a worker ended.
+
+        One that died may have been killed by anybody: nobody is to blame before the second time. Between two items
+        it is the rest of the task that is given up then, see `pulse.lose_rest`. Raises UserError where workers end all
+        the same.
+        """
+        place = pulse.position if pulse.is_working else lose_rest(pulse.position)
+        self.deaths[place] += 1
+        if self.deaths[place] > MAX_DEATHS:
+            raise UserError(
+                f"expected workers to get on without what had ended others. Received: {self.deaths[place]} that ended "
+                f"at item {pulse.position} of a part ({reason}, {detail}). Raise workers.megabytes, now too few "
+                "perhaps, or divide the corpus further with shards.parts"
+            )
+        if self.deaths[place] > 1 or (pulse.is_working and reason != DIED):
+            self.faults[place] = reason, detail
 
 
 @contextlib.contextmanager
@@ -155,8 +163,8 @@ def serve(pipe, numbers, function: Function, config: WorkerConfig) -> None:
     pipe.send_bytes(b"{}")
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         while True:
-            task, faults = pipe.recv()
-            pipe.send_bytes(json.dumps(answer(function, task, pulse, faults)).encode())
+            content = pipe.recv_bytes()
+            pipe.send_bytes(json.dumps(answer(function, content, pulse)).encode())
 
 
 def end_with_parent() -> None:
@@ -165,9 +173,10 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def answer(function: Function, task: Any, pulse: Pulse, faults: Faults) -> dict[str, Any]:
-    """What came of a task: nothing to say, or the error to raise in its place."""
+def answer(function: Function, content: bytes, pulse: Pulse) -> dict[str, Any]:
+    """What came of a task, which comes pickled with its faults: nothing to say, or the error to raise in its place."""
     try:
+        task, faults = pickle.loads(content)  # our parent's; it fails where a class stands in the script that runs
         function(task, pulse, faults)
     except MemoryError:
         os._exit(OUT_OF_MEMORY_STATUS)
@@ -203,6 +212,8 @@ class WorkerPool:
 
     Raises:
         ValueError: workers could not import the function.
+
+    A pool does one `run` at a time. The work of a run that was left, or raised an error, is given up with the next.
 
     >>> with WorkerPool(print_task, WorkerConfig(processes=2)) as pool:    # doctest: +SKIP
     ...     for task in pool.run(["tea", "coffee"]): ...
@@ -243,19 +254,22 @@ class WorkerPool:
             OSError: the function raised it: the disk is full.
             RuntimeError: the function raised anything else; the text has its traceback.
         """
+        for index, worker in enumerate(self._workers):
+            if worker.job:
+                self._replace(index)
         tasks, is_over = iter(tasks), False
         waiting: collections.deque[Job] = collections.deque()
         while True:
-            while not is_over and len(waiting) < 1:
+            idle = [worker for worker in self._workers if worker.is_up and worker.job is None]
+            while not is_over and len(waiting) < len(idle):
                 task = next(tasks, StopIteration)
                 is_over = task is StopIteration
                 if is_over or task is None:
                     break
                 waiting.append(Job(task))
-            for worker in self._workers:
-                if waiting and worker.is_up and worker.job is None:
-                    self._counted = [sum(each) for each in zip(self._counted, worker.pulse.counted, strict=True)]
-                    worker.send(waiting.popleft())
+            for worker in idle[: len(waiting)]:
+                self._counted = [sum(each) for each in zip(self._counted, worker.pulse.counted, strict=True)]
+                worker.send(waiting.popleft())
             if is_over and not waiting and not any(worker.job for worker in self._workers):
                 return
             for job, is_done in self._collect():
@@ -289,22 +303,28 @@ class WorkerPool:
                 elif not worker.is_up:
                     worker.is_up, self._failed_starts = True, 0
                 else:
-                    raise_error(message)
                     job, worker.job = worker.job, None
+                    raise_error(message)
                     yield job, True
             elif worker.is_overdue():
-                position = worker.pulse.position
                 worker.process.kill()
                 worker.process.join()
-                if worker.pulse.position != position:  # it went on at the last moment: let nobody else be blamed
+                if not worker.is_overdue():  # it went on at the last moment: let nobody else be blamed
                     worker.pulse.looks(-1)
-                yield from self._give_up(index, OUT_OF_TIME, f"{self.config.seconds_per_page:g} s")
+                seconds = self.config.seconds_per_page if worker.pulse.is_working else PATIENCE
+                yield from self._give_up(index, OUT_OF_TIME, f"{seconds:g} s")
 
-    def _give_up(self, index: int, reason: str, detail: str) -> Iterator[tuple[Job, bool]]:
-        """Replaces a worker; its job is to be begun again."""
+    def _replace(self, index: int) -> Worker:
+        """Has a new worker in the place of one, which is ended and returned."""
         worker = self._workers[index]
         worker.kill()
         self._counted = [sum(each) for each in zip(self._counted, worker.pulse.counted, strict=True)]
+        self._workers[index] = self._start()
+        return worker
+
+    def _give_up(self, index: int, reason: str, detail: str) -> Iterator[tuple[Job, bool]]:
+        """Replaces a worker; its job is to be begun again."""
+        worker = self._replace(index)
         self._failed_starts += not worker.is_up
         if self._failed_starts == MAX_FAILED_STARTS:
             raise UserError(
@@ -312,7 +332,6 @@ class WorkerPool:
                 f"last with exit code {worker.process.exitcode}. See what they printed; workers.megabytes, now "
                 f"{self.config.megabytes}, may be too few"
             )
-        self._workers[index] = self._start()
         if worker.job:
             if worker.pulse.position >= 0:
                 worker.job.blame(worker.pulse, reason, detail)

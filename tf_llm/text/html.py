@@ -1,9 +1,10 @@
 """Step 1 of the article: strip HTML. Bytes of a page in, its readable text out.
 
-Three things happen to a page: its bytes are decoded, its main content is separated from navigation, advertisements and
-comments, and the text is cleaned. Extraction is resiliparse's: a parser in C++ that follows the HTML5 rules, so broken
-mark-up costs no more than sound mark-up (the standard library's parser needs time in the square of some broken pages).
-examples/benchmarks/extraction_quality.py measures it against text cut out by hand, and so were the options chosen.
+Three things happen to a page: its bytes are decoded (charset.py), its main content is separated from navigation,
+advertisements and comments, and the text is cleaned. Extraction is resiliparse's: a parser in C++ that follows the
+HTML5 rules, so broken mark-up costs no more than sound mark-up (the standard library's parser needs time in the square
+of some broken pages). examples/benchmarks/extraction_quality.py measures it against text cut out by hand, and so were
+the options chosen.
 
     >>> from tf_llm.contracts import Page
     >>> strip_html(Page("http://a.example/", b"<title>Tea</title><p>Green &amp; black tea.</p>"))
@@ -14,18 +15,15 @@ examples/benchmarks/extraction_quality.py measures it against text cut out by ha
 
 from __future__ import annotations
 
-import codecs
-import contextlib
 import dataclasses
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterator
 
 from resiliparse.extract.html2text import extract_plain_text
-from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
 from tf_llm.contracts import Document, Page, Rejected
+from tf_llm.text.charset import decode
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 PLAIN_TYPES = ("text/plain",)
@@ -35,13 +33,11 @@ SHORT_TEXT = 200
 # Alternative texts of pictures, bullets and comment sections are words that the people who made the gold text left out.
 EXTRACTION = {"alt_texts": False, "list_bullets": False, "comments": False, "links": False, "form_fields": False}
 
-BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 # Characters that show nothing: control characters but tab and newline, soft hyphen, zero-width space, direction marks,
 # byte order mark, lone surrogates. Joiners (U+200C, U+200D) stay: Persian words and many emoji are made with them.
 INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]+"
 )
-BAD_SHARE = 0.1  # of the characters outside ASCII that may be unreadable before another encoding is tried
 BINARY_SHARE = 0.05  # text has almost no control characters; compressed data and pictures have one in nine
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f]")
 
@@ -88,45 +84,6 @@ def strip_html(page: Page, config: HtmlConfig | None = None) -> Document | Rejec
             return Rejected(page.url, "unreadable HTML", repr(error))
     text = clean_text(text)
     return Document(page.url, text, page.languages) if text else Rejected(page.url, "no text")
-
-
-def decode(content: bytes, charset: str | None = None) -> str:
-    """Bytes to characters: a byte order mark decides, else UTF-8, what the server said, what the page says, or a guess.
-
-    The first encoding that accounts for almost all bytes outside ASCII is taken, and the bytes it cannot read are
-    dropped. UTF-8 goes before the labels because other encodings hardly ever look like it, while labels are often
-    wrong: pages are converted and their <meta> is not.
-
-    >>> decode("Zażółć".encode("utf-8"), charset="iso-8859-2")
-    'Zażółć'
-    >>> decode("Zażółć".encode("iso-8859-2"), charset="iso-8859-2")
-    'Zażółć'
-    """
-    for mark, encoding in BYTE_ORDER_MARKS:
-        if content.startswith(mark):
-            return content[len(mark) :].decode(encoding, errors="ignore")
-    # ASCII bytes are ASCII text, but for UTF-16 (every other byte is 0) and encodings that shift by escapes.
-    if content.isascii() and not (b"\0" in content or b"\x1b" in content):
-        return content.decode("ascii")
-    for encoding in _guess_encodings(content, charset):
-        with contextlib.suppress(UnicodeDecodeError):
-            return content.decode(encoding)
-        text = content.decode(encoding, errors="replace")
-        foreign = sum(not character.isascii() for character in text)
-        if text.count("\ufffd") <= BAD_SHARE * foreign:
-            return text.replace("\ufffd", "")
-    return content.decode("cp1252", errors="ignore")
-
-
-def _guess_encodings(content: bytes, charset: str | None) -> Iterator[str]:
-    """Python's names of the encodings to try, most trusted first; detection costs time and comes last."""
-    if not content.isascii():
-        yield "utf-8"
-    with contextlib.suppress(UnicodeError):
-        # The names that browsers know, read as browsers read them: iso-8859-1 means Windows-1252.
-        if encoding := map_encoding_to_html5(charset or "", fallback_utf8=False):
-            yield encoding
-    yield detect_encoding(content, from_html_meta=True)
 
 
 def extract_text(html: str, main_content: bool = True) -> str:

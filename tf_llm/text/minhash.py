@@ -24,8 +24,8 @@ fewer bands.
 
 The minima are those of "fast similarity sketching" (Dahlgaard, Knudsen, Thorup, FOCS 2017, https://arxiv.org/abs/1704.04370),
 for which each shingle is hashed a few times in all instead of once per minimum; the estimate is as exact. Shingles are
-hashed where they stand, by differences of sums, without making their strings. So numpy is enough: the libraries that
-are there take longer, see examples/benchmarks/duplicates_found.py.
+hashed where they stand, by differences of sums. So numpy alone is quicker than the libraries that take shingles as
+strings, each of which has to be made first: examples/benchmarks/duplicates_found.py.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def make_signature(minima: np.ndarray) -> np.ndarray:
     """Eight bits of each minimum: uint8 [size], to be kept and compared.
 
     Different minima look equal in one of 256 cases, which `count_needed` takes into account (Li, König, b-Bit minwise
-    hashing, WWW 2010, https://arxiv.org/abs/0910.3349).
+    hashing, WWW 2010, http://research.microsoft.com/pubs/120078/).
     """
     return minima.astype(np.uint8)
 

@@ -39,19 +39,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from nltk import redos
-
 from tf_llm.contracts import SPECIAL_TOKENS, UNKNOWN_ID
 from tf_llm.text.sentence_pieces import SentencePieceTokenizer
 from tf_llm.text.tokenizers import DROPPED, CharTokenizer, WordTokenizer
-from tf_llm.text.words import WORD_PATTERN
+from tf_llm.text.word_pattern import WORD_PATTERN, Pattern
 
 Residual = dict[str, list[str]]  # stream -> its symbols in the order of the text
 Counts = dict[str, Mapping[str, int]]  # stream -> symbol -> occurrences; plain data, ready for JSON and other processes
 
 KEPT, STOP = "kept word", " "  # white space is in no word, so neither can be mistaken for one
 CASES = {"lower": str, "Title": lambda word: word[:1].upper() + word[1:], "UPPER": str.upper}
-_words_and_gaps = redos.compile(f"({WORD_PATTERN})")
+_words_and_gaps = Pattern(f"({WORD_PATTERN})")
 
 
 class UnigramCoder:
@@ -123,7 +121,7 @@ class UnigramCoder:
         known, rare_id = self.tokenizer.ids, self.tokenizer.rare_id
         if isinstance(self.tokenizer, CharTokenizer):
             return {"unknown": [character for character in text if character not in known]}
-        *parts, last_gap = _words_and_gaps.split(text, timeout=None)  # gap, word, gap, word, …, gap
+        *parts, last_gap = _words_and_gaps.split(text)  # gap, word, gap, word, …, gap
         streams: Residual = {name: [] for name in ("slots", "unknown", "case", "mixed", "word gaps", "sign gaps")}
         # Lower-casing moves no bounds of words, so the words of the text and of the lowered text come in pairs.
         for gap, original, word in zip(parts[0::2], parts[1::2], self.tokenizer.words(text), strict=True):

@@ -32,7 +32,8 @@ import nltk
 from tf_llm.contracts import SPECIAL_TOKENS, UNKNOWN_ID, Tokenizer, UserError
 from tf_llm.text.sentence_pieces import SentencePieceTokenizer
 from tf_llm.text.tokens import name_sentinels, write_tokenizer
-from tf_llm.text.words import WORD_PATTERN, WordsConfig, choose_vocabulary, lower_case, split_words
+from tf_llm.text.word_pattern import WORD_PATTERN
+from tf_llm.text.words import WordsConfig, choose_vocabulary, lower_case, split_words
 
 if TYPE_CHECKING:
     import tensorflow as tf

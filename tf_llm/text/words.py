@@ -9,9 +9,9 @@ The article names five steps: (1) strip HTML, (2) remove stop words, (3) remove 
     2. stop words      `remove_stop_words`    NLTK's list, or our own
     3. rare words      `choose_vocabulary` counts over the corpus, `remove_rare_words` goes by the result
 
-What a word is. Words are what NLTK's RegexpTokenizer finds with `WORD_PATTERN`, which uses nothing that RE2, the engine
-inside TensorFlow, does not have: a served model finds the same words in its graph. Against `nltk.word_tokenize`, whose
-patterns need look-around and so cannot enter a graph, these things differ:
+What a word is. Words are what NLTK's RegexpTokenizer finds with the pattern in word_pattern.py, which uses nothing that
+RE2, the engine inside TensorFlow, does not have: a served model finds the same words in its graph. Against
+`nltk.word_tokenize`, whose patterns need look-around and so cannot enter a graph, these things differ:
 
     text          word_tokenize        split_words
     don't we      do n't we            don't we            whole, as in NLTK's list of stop words
@@ -35,7 +35,6 @@ import dataclasses
 import functools
 import io
 import logging
-import operator
 import os
 import threading
 import zipfile
@@ -44,20 +43,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import nltk
-from nltk import redos
+import numpy as np
+
+from tf_llm.text.word_pattern import WORD_PATTERN, Pattern
 
 logger = logging.getLogger(__name__)
-
-# A number with its inner points and commas; or letters, marks, digits and low lines, joined by apostrophes and hyphens;
-# or any one character that is neither a separator nor a control character.
-WORD_PATTERN = r"\p{N}+(?:[.,]\p{N}+)+|[\p{L}\p{M}\p{N}_]+(?:['’\-][\p{L}\p{M}\p{N}_]+)*|[^\p{Z}\p{Cc}]"
 
 STOP_WORDS = ("nltk", "own", "none")
 RARE_WORDS = ("remove", "unknown")
 DOWNLOAD_SECONDS = 3.0
-# NLTK's layer over the `regex` engine, as RegexpTokenizer uses it, but without its limit of 5 seconds a text: to keep
-# asking the clock takes three times as long as to match, and this pattern takes time in proportion to the text.
-_words = functools.partial(redos.compile(WORD_PATTERN).findall, timeout=None)
+_words = Pattern(WORD_PATTERN)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +90,7 @@ def split_words(text: str) -> list[str]:
     >>> split_words("In 2017, well-known models weren't 3.5 times better (yet)!")
     ['In', '2017', ',', 'well-known', 'models', "weren't", '3.5', 'times', 'better', '(', 'yet', ')', '!']
     """
-    return _words(text)
+    return _words.findall(text)
 
 
 def remove_stop_words(words: Sequence[str], stop_words: Collection[str]) -> list[str]:
@@ -147,9 +142,21 @@ def find_words(
     words = split_words(lowered)
     kept = remove_stop_words(words, stop_words) if config.stop_words != "none" else words
     if removed is not None:
-        removed["capital letters"] += sum(map(operator.ne, text, lowered))
+        removed["capital letters"] += count_differences(text, lowered)
         removed["stop words"] += len(words) - len(kept)
     return kept
+
+
+def count_differences(text: str, lowered: str) -> int:
+    """How many characters of a text lower-casing changed.
+
+    >>> count_differences("The Cat", "the cat"), count_differences("İzmir", "İzmir".lower())  # i and a dot for İ
+    (2, 1)
+    """
+    if len(text) != len(lowered):
+        return sum(character != character.lower() for character in text)
+    before, after = (np.frombuffer(side.encode("utf-32-le", "surrogatepass"), "<u4") for side in (text, lowered))
+    return int(np.count_nonzero(before != after))
 
 
 def count_rare_words(counts: Counter[str], vocabulary: Collection[str]) -> int:
