@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from archives import write_html, write_prose, write_record
+from trying_sources import Slow, Unreachable
 
 import tf_llm
 from tf_llm.contracts import UserError
@@ -51,8 +52,9 @@ def cluster(tmp_path_factory):
         pytest.skip(str(error))
     if not Path("/proc/self/stat").exists():
         pytest.skip("needs Linux's /proc, to end all that Spark has started")
+    paths = [str(REPOSITORY), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
         patch.setenv("TF_LLM_OFFLINE", "1")
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
         with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
@@ -122,21 +124,24 @@ def test_the_same_shards_as_on_one_machine(session, archives, expected, tmp_path
 
 
 def test_a_machine_that_is_lost_costs_nothing(cluster, session, archives, expected, tmp_path):
-    """The worker, its executor, and all they have started are killed in the middle of a part."""
-    partial, killed = tmp_path / "data.partial" / "parts", []
-    victim = cluster.start_worker()
+    """While both workers are at a part, one is killed with its executor and all that they have started."""
+    places, killed, is_over = tmp_path / "data.partial" / "parts", [], threading.Event()
 
     def kill():
-        while not list(partial.glob("*/read*.partial")) or not list((cluster.folder / victim).glob("app-*")):
-            time.sleep(0.02)
-        killed.append((cluster.kill_worker(victim), len(list(partial.glob("*/read/statistics.json")))))
+        while len(list(places.glob("*/read.*.partial"))) < 2:
+            if is_over.wait(0.02):
+                return
+        time.sleep(0.2)  # a few pages on
+        killed.append((cluster.kill_worker(cluster.workers[-1]), len(list(places.glob("*/read")))))
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    shards = tf_llm.prepare(Warc(archives), make_run(), tmp_path / "data", driver=Spark(session=session))
+    shards = tf_llm.prepare(Slow(archives), make_run(), tmp_path / "data", driver=Spark(session=session))
+    is_over.set()
     thread.join(10)
     ((processes, parts_done),) = killed
-    assert processes >= 2 and parts_done < PARTS
+    assert processes >= 4  # the worker, its executor, Spark's Python, and below that our own worker
+    assert parts_done <= PARTS - 2
     assert read_folder(shards.folder) == read_folder(expected)
 
 
@@ -183,11 +188,6 @@ def test_words_of_any_characters_are_counted(session, tmp_path):
     with Spark(session=session) as driver, Local(WorkerConfig(processes=1)) as local:
         counts = driver.add_counts(tmp_path, 3)
         assert counts == local.add_counts(tmp_path, 3) and len(counts) > 6 and type(counts) is collections.Counter
-
-
-class Unreachable(Warc):
-    def fetch(self):
-        raise UserError("expected an answer. Received: silence. Ask again tomorrow")
 
 
 def test_what_people_have_to_see_to_arrives_as_it_was_raised(session, archives, tmp_path):
