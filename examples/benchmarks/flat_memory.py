@@ -4,10 +4,10 @@
     python examples/benchmarks/flat_memory.py --quick    20 MB, 20 seconds
 
 The archive repeats real pages under new addresses until it has a gigabyte, gzipped record by record: some 45,000
-pages, 5 GB of HTML. All of them are kept, since nothing but equal addresses counts as a repetition here; `--keys` has more kinds
-looked for. The run is `tf_llm.prepare` in a process of its own with two workers; the peak of each process's resident
-memory is what Linux says of it (VmHWM), read twice a second. The goal is 600 MB. A script that trains afterwards has
-TensorFlow in the process that calls `prepare`: 840 MB before the first page, which this one does without.
+pages, 5 GB of HTML. All of them are kept, since nothing but equal addresses counts as a repetition here; `--keys` has
+more kinds looked for. The run is `tf_llm.prepare` in a process of its own with two workers; the peak of each process's
+resident memory is what Linux says of it (VmHWM), read twice a second. The goal is 600 MB. A script that trains
+afterwards has TensorFlow in the process that calls `prepare`: 840 MB before the first page, which this one does without.
 
 Needs warc/real-pages.warc.gz in the folder that --data or the environment variable TF_LLM_DATA names, and Linux.
 """
@@ -121,9 +121,7 @@ def main(argv):
         seconds = time.perf_counter() - begin
     print(f"{kept:,} pages kept, {tokens:,} tokens, {seconds:.0f} s, {size / seconds:.1f} MB/s of gzipped WARC")
     for member, peak in sorted(peaks.items(), key=lambda item: -item[1])[:5]:
-        print(
-            f"process {member:8}{'  (of the run)' if member == process.pid else '  (a worker)   '}{peak / 1e6:10,.0f} MB"
-        )
+        print(f"{'the run itself' if member == process.pid else 'a process of it':20}{peak / 1e6:8,.0f} MB")
     value = round(max(peaks.values()) / 1e6)
     holds = value <= GOAL and kept > 0.9 * pages
     result = {"name": "flat_memory", "value": value, "goal": GOAL, "unit": "MB", "holds": holds}
