@@ -7,7 +7,7 @@ The archive repeats real pages under new addresses until it has a gigabyte, gzip
 pages, 5 GB of HTML. All of them are kept, since nothing but equal addresses counts as a repetition here; `--keys` has
 more kinds looked for. The run is `tf_llm.prepare` in a process of its own with two workers; the peak of each process's
 resident memory is what Linux says of it (VmHWM), read twice a second. The goal is 600 MB. A script that trains
-afterwards has TensorFlow in the process that calls `prepare`: 840 MB before the first page, which this one does without.
+afterwards has TensorFlow in the process that calls `prepare`: 840 MB before the first page. This one does without.
 
 Needs warc/real-pages.warc.gz in the folder that --data or the environment variable TF_LLM_DATA names, and Linux.
 """
