@@ -27,8 +27,10 @@ EXTRAS = {
     # Published models. safetensors knows numpy's bfloat16 from 0.4.5 on.
     "hugging_face": ["huggingface_hub>=0.23", "safetensors>=0.4.5"],
     "languages": ["langdetect>=1.0.9", "py3langid>=0.3"],  # which language a page is in, where its archive does not say
-    "parquet": ["pyarrow>=15"],  # files of tables by columns
+    "parquet": ["pyarrow>=18"],  # files of tables by columns
     "jax": ["jax>=0.7"],  # training with Keras on JAX; on a TPU jax[tpu], which brings the TPU's library
+    # Preparing on a cluster of Apache Spark, which needs Java 17 as well; Spark 4 warns of newer versions of pandas.
+    "spark": ["pandas>=2.2,<3", "pyarrow>=18", "pyspark>=4,<5"],
     "tensorboard": ["tensorboard>=2.18"],  # to look at what a run writes for it; writing needs nothing
     "wikipedia": ["mwparserfromhell>=0.6.5"],  # its dumps; what articles are written in
     # spaCy splits sentences for datatrove.

@@ -134,7 +134,12 @@ class Files:
         return item
 
     def _address(self, path: Path) -> str:
-        """The path of a file below the folder that all share, as a URL: the same wherever that folder lies."""
+        """The path of a file below the folder that all share, as a URL: the same wherever that folder lies.
+
+        What comes from elsewhere has the address that it has there, without the keys that a query may hold.
+        """
+        if path in self.remote:
+            return self.remote[path].address.partition("?")[0]
         path = path.absolute()
         path = path.relative_to(self.folder) if path.is_relative_to(self.folder) else Path(path.name)
         return urllib.parse.quote(os.fsencode(path.as_posix()))
