@@ -137,7 +137,8 @@ def main(argv):
                 place, killed = folder / f"spark{number}", []
                 if number:
                     partial = place.with_name(f"{place.name}.partial")
-                    arguments = (cluster, draw.randrange(len(STAGES) * FILES - 1), draw.random(), partial, killed)
+                    steps = FILES if number == 1 else draw.randrange(len(STAGES) * FILES - 1)
+                    arguments = (cluster, steps, draw.random(), partial, killed)
                     threading.Thread(target=kill_when, args=arguments, daemon=True).start()
                 found, seconds = prepare(folder / "archives", place, Spark(session=session))
                 wrong = sum(found.get(name) != expected.get(name) for name in found | expected)
