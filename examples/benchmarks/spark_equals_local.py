@@ -5,9 +5,9 @@
 
 The real pages are cut into several archives, with some records in more than one of them. Two worker processes on this
 machine prepare them, with all kinds of duplicates removed; then a standalone cluster does (one master and two workers
-of one core each, as processes of their own, see spark_cluster.py), once undisturbed, and then with a worker killed after a
-step and a fraction of a second that are drawn (the first time while duplicates are looked for), together with its
-executor and all that they have started; another worker takes its place.
+of one core each, as processes of their own, see spark_cluster.py), once undisturbed, and then with a worker killed
+after a step and a fraction of a second that are drawn (the first time while duplicates are looked for), together with
+its executor and all that they have started; another worker takes its place.
 Every file must be the same, byte for byte, but for the seconds that are noted in manifest.json and statistics.json, and
 report.html, which is made of the latter. Seconds are those of whole runs, on the same two cores. The cluster has not
 much to gain here: its workers are no more than the local ones, and talk through Java.
