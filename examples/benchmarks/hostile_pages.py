@@ -185,7 +185,7 @@ def main(argv):
     sys.exit(0 if failures == 0 else 1)
 
 
-# To come, with duplicates in tf_llm.prepare: copies(), which prepares 10,000 copies of one page and expects one of them.
+# To come, with duplicates in tf_llm.prepare: copies() prepares 10,000 copies of one page and expects to find one.
 
 
 if __name__ == "__main__":
