@@ -25,9 +25,7 @@ from tf_llm.prepare.spark import Spark
 MASTER = flags.DEFINE_string("master", None, "Spark's master; by default that of spark-submit, or all cores here.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/article", "The folder of the run, for the shards.")
 DATA = flags.DEFINE_string("data", None, "The folder of the token shards; by default the run's own.")
-EXECUTOR_MEMORY = flags.DEFINE_string(
-    "executor_memory", None, "Of each of Spark's Java processes; 1g by default."
-)
+EXECUTOR_MEMORY = flags.DEFINE_string("executor_memory", None, "Of each of Spark's Java processes; 1g by default.")
 tf_llm.flags.define_flags()
 
 
