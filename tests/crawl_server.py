@@ -7,7 +7,8 @@
 
 The faults, each with an amount:
 
-    status        code, or (code, {header: value})       redirect      address
+    status        code, or (code, {header: value}, or what makes one when it is sent)
+    redirect      address
     cut           bytes, then the connection ends        reset         bytes, then it is reset
     stall         bytes, then silence                    no length     bytes, and nobody says how many
     lie           bytes announced that never come        extra         bytes too many, announced
@@ -16,10 +17,11 @@ The faults, each with an amount:
     wrong byte    offset in the body of a byte that is changed
     no ranges     bytes of the whole file, whatever part was asked for
     no version    bytes, of a file that nothing tells from a later one
-    older         bytes of another file that was there before
+    older         bytes of another file that was there before, another one for each amount
 """
 
 import base64
+import functools
 import gzip
 import hashlib
 import http.server
@@ -33,6 +35,7 @@ import time
 import urllib.parse
 import zlib
 
+from tf_llm.crawl.manners import read_retry_after
 from tf_llm.crawl.self_crawl import format_warc
 
 CRAWL = "CC-MAIN-2026-39"
@@ -44,6 +47,7 @@ LANGUAGES = ("eng", "spa,eng", "deu")  # of pages 0, 1, 2, then again
 ALL = 10**9  # more bytes than any file has
 
 
+@functools.cache
 def make_archive(seed, pages=30):
     """A WARC file of some 60 kB in 31 gzip members."""
     draw = random.Random(seed)
@@ -62,6 +66,7 @@ def list_members(content):
     return members
 
 
+@functools.cache
 def list_entries(path, content):
     """What Common Crawl's index says of the pages of a file, as its server writes it."""
     entries = []
@@ -129,7 +134,9 @@ class Server(http.server.ThreadingHTTPServer):
         ).encode()
         self.entries = [entry for path in FILES for entry in list_entries(path, self.files[path])]
         self.page_size = 40  # lines of the index a page
-        self.faults, self.requests, self.times = [], [], []
+        self.faults, self.requests = [], []
+        self.times = []  # of the requests
+        self.refusals = []  # (when one was sent, seconds that its Retry-After asks for)
         self.ranges, self.chunked = True, False
         self.digests = None  # how the digest of a file is told: "md5", as in Content-MD5, or "s3"
         self.release = threading.Event()
@@ -154,14 +161,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send_index(urllib.parse.parse_qs(query))
         fault, amount = server.faults.pop(0) if server.faults and "segments" in path else (None, 0)
         if fault == "status":
-            return self.send_empty(*((amount, {}) if isinstance(amount, int) else amount))
+            status, headers = (amount, {}) if isinstance(amount, int) else amount
+            headers = headers() if callable(headers) else headers
+            if status in (403, 429):
+                server.refusals.append((time.monotonic(), read_retry_after(headers.get("Retry-After"))))
+            return self.send_empty(status, headers)
         if fault == "redirect":
             return self.send_empty(302, {"Location": amount})
         if path not in server.files:
             return self.send_empty(404, {})
         content = server.files[path]
         if fault == "older":
-            content = make_archive(path)
+            content = make_archive(f"{path} {amount}")
         tag = f'"{hashlib.md5(content).hexdigest()}"' if server.digests == "s3" else f'"{hash(content)}"'
         whole = content[:amount] if fault == "short" else content
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from tf_llm.contracts import UserError
-from tf_llm.crawl import HuggingFaceDataset, JsonLines, KaggleDataset
+from tf_llm.crawl import HuggingFaceDataset, KaggleDataset
 
 ROWS = 7  # of each of three files
 
@@ -133,14 +133,11 @@ def kaggle(tmp_path, monkeypatch):
         return str(folder)
 
     monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=download))
-    reader = types.ModuleType("tf_llm.crawl.formats")
-    reader.read_files = lambda paths, *, text_column: JsonLines(paths, text_column)
-    monkeypatch.setitem(sys.modules, reader.__name__, reader)
     return asked
 
 
 def test_files_of_kaggle_become_pages(kaggle):
-    source = KaggleDataset("owner/texts", "**/*.jsonl", text_column="review")
+    source = KaggleDataset("owner/texts", text_column="review")
     assert kaggle == []
     whole = [f"{name} {row}" for name in ("b.jsonl", "deep/a.jsonl") for row in range(3)]
     assert read(source) == read(source) == whole
@@ -149,7 +146,7 @@ def test_files_of_kaggle_become_pages(kaggle):
     parts[0].fetch()
     assert [read(part) for part in parts] == [whole[:3], whole[3:]]
     assert read(parts[1].shard(1, 2)) == [whole[4]]
-    assert repr(parts[1]) == "KaggleDataset(owner/texts, **/*.jsonl, review, part 1 of 2)"
+    assert repr(parts[1]) == "KaggleDataset(owner/texts, **/*, review, part 1 of 2)"
 
 
 def test_rejections_of_the_files_are_those_of_the_data_set(kaggle, tmp_path):
@@ -162,7 +159,7 @@ def test_rejections_of_the_files_are_those_of_the_data_set(kaggle, tmp_path):
 
 def test_what_kaggle_does_not_have_is_a_one_line_error(kaggle):
     with pytest.raises(
-        UserError, match=r"files like \*.csv in the data set owner/texts. Received: b.jsonl, deep, read.me"
+        UserError, match=r"files of texts like \*.csv in the data set owner/texts. Received: b.jsonl, deep, read.me"
     ):
         list(KaggleDataset("owner/texts", "*.csv"))
     with pytest.raises(

@@ -60,6 +60,7 @@ def test_a_file_of_the_web_is_fetched_once(server, tmp_path):
     copy.fetch()
     assert read(copy) == [f"tea {number}" for number in range(20)]
     assert read(source) == ["tea 0", *read(copy)]
+    assert next(iter(copy)).url == f"{server.address}/texts/a%20b.jsonl.gz#1"
     assert [path for path, _ in server.requests] == ["texts/a%20b.jsonl.gz?download=1"]
     assert len({repr(source), repr(copy), repr(JsonLines(tmp_path / "c.jsonl"))}) == 3
 

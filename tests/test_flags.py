@@ -12,10 +12,13 @@ from tf_llm.contracts import UserError
 from tf_llm.crawl import (
     CommonCrawl,
     CommonCrawlPages,
+    Csv,
+    HtmlFiles,
     HuggingFaceDataset,
     JsonLines,
     KaggleDataset,
     SelfCrawl,
+    TextFiles,
     Warc,
 )
 from tf_llm.crawl.warc import MEDIA_TYPES
@@ -136,13 +139,15 @@ def test_sources(tmp_path, monkeypatch, caplog):
         parse(f"--json_lines={texts}", *arguments)
         assert isinstance(tf_llm.flags.build_source(), JsonLines)
     parse(f"--json_lines={texts}", f"--warc={archive}")
-    with pytest.raises(UserError, match=r"expected --warc with --source=warc alone\. Received: --source=json_lines"):
+    with pytest.raises(UserError, match=r"--json_lines with --source=json_lines alone\. Received: --source=warc"):
         tf_llm.flags.build_source()
-    parse("--source=json_lines")
-    with pytest.raises(UserError, match="Received: no path"):
+    parse(f"--path={texts}")
+    assert isinstance(tf_llm.flags.build_source(), JsonLines)
+    parse("--source=csv", f"--path={tmp_path}/*.csv")
+    with pytest.raises(UserError, match=r"Received: .*\*\.csv'?, where there is no file"):
         tf_llm.flags.build_source()
-    parse("--source=warc")
-    with pytest.raises(UserError, match="Received: no path"):
+    parse("--source=parquet", f"--warc={archive}")
+    with pytest.raises(UserError, match=r"expected --warc with --source=warc alone\. Received: --source=parquet"):
         tf_llm.flags.build_source()
 
 
@@ -159,17 +164,50 @@ def test_sources_elsewhere():
     parse("--source=kaggle", "--dataset=owner/texts", "--dataset_files=*.csv")
     source = tf_llm.flags.build_source()
     assert isinstance(source, KaggleDataset) and (source.handle, source.pattern) == ("owner/texts", "*.csv")
-    for name, flag in (("common_crawl_pages", "url"), ("hugging_face", "dataset"), ("kaggle", "dataset")):
+    for name, flag in (
+        ("common_crawl_pages", "url"),
+        ("csv", "path"),
+        ("hugging_face", "dataset"),
+        ("json_lines", "json_lines"),
+        ("kaggle", "dataset"),
+        ("warc", "warc"),
+    ):
         parse(f"--source={name}")
         with pytest.raises(UserError, match=rf"expected --{flag} with --source={name}\. Received: none\. Say what"):
             tf_llm.flags.build_source()
 
 
+def test_sources_of_files_and_wikipedia(tmp_path):
+    for name, content in {"a.csv": "id,body\n7,Tea.\n", "b.txt": "Tea.", "c.html": "<p>Tea."}.items():
+        (tmp_path / name).write_text(content)
+    for arguments, kind in (
+        (["--source=csv", f"--path={tmp_path}", "--text_column=body", "--url_column=id"], Csv),
+        (["--source=text", f"--path={tmp_path}"], TextFiles),
+        (["--source=html", f"--path={tmp_path}/*.html", f"--path={tmp_path}/c.html"], HtmlFiles),
+        ([f"--path={tmp_path}/c.html"], HtmlFiles),
+        (["--source=files", f"--path={tmp_path}/a.csv", "--text_column=body"], Csv),
+    ):
+        parse(*arguments)
+        source = tf_llm.flags.build_source()
+        assert type(source) is kind and len(list(source)) == 1
+    parse(f"--path={tmp_path}", "--source=self_crawl")
+    with pytest.raises(
+        UserError, match=r"--path with --source=files or --source=csv .* Received: --source=self_crawl\. Leave one"
+    ):
+        tf_llm.flags.build_source()
+    pytest.importorskip("mwparserfromhell", reason="needs tf_llm[wikipedia]")
+    parse("--source=wikipedia", "--language=es", "--dump=20261101", "--files=2")
+    assert repr(tf_llm.flags.build_source()) == "Wikipedia(es, 20261101, 2 files)"
+    parse("--source=wikipedia", f"--path={tmp_path}")
+    with pytest.raises(UserError, match="expected a Wikipedia dump"):
+        tf_llm.flags.build_source()
+
+
 @pytest.mark.parametrize(("answer", "kind"), [(True, CommonCrawl), (False, SelfCrawl)])
 def test_without_a_word_common_crawl_is_read_where_it_answers(monkeypatch, caplog, answer, kind):
-    monkeypatch.setattr(tf_llm.flags, "answers", lambda address: answer)
+    monkeypatch.setattr(tf_llm.source_flags, "answers", lambda address: answer)
     parse()
-    with caplog.at_level("INFO", "tf_llm.flags"):
+    with caplog.at_level("INFO", "tf_llm.source_flags"):
         assert isinstance(tf_llm.flags.build_source(), kind)
     (record,) = caplog.records
     assert ("does not answer within 5 s" in record.getMessage()) is not answer

@@ -1,22 +1,20 @@
-"""Pages to shards: what is counted, what is kept, that nothing is half-written, and that what was done is used again."""
+"""Pages to shards: what is counted and kept, that nothing is half-written, and that what was done is used again."""
 
 import dataclasses
 import errno
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 import types
 from collections import Counter
 
 import numpy as np
 import pytest
 from archives import write_html, write_prose, write_record, write_warc
+from mines import Mines
 
 import tf_llm
-from tf_llm.contracts import Document, Page, UserError
+from tf_llm.contracts import Document, UserError
 from tf_llm.crawl.warc import Warc
 from tf_llm.data.pipeline import read_blocks
 from tf_llm.data.shards import split_of
@@ -283,46 +281,6 @@ def test_copies_of_a_page_are_kept_once_wherever_they_lie(tmp_path):
     shards = engine.prepare(Warc(f"{tmp_path}/*.warc.gz"), make_run(), tmp_path / "data")
     assert shards.train.pages + shards.validation.pages == 1 + 5
     assert shards.about["rejections"] == {"duplicate page": 599 + 5}
-
-
-class Mines:
-    """A source that workers can import, of texts, some of which go off."""
-
-    parts = 1
-
-    def __init__(self, contents):
-        self.contents, self.rejections = contents, Counter()
-
-    def __repr__(self):
-        return f"Mines({len(self.contents)})"
-
-    def __iter__(self):
-        for number, content in self.contents:
-            if content == "source dies":
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield Page(f"https://mines.example/{number}", Mine(content.encode()), "text/plain")
-
-    def shard(self, index, count):
-        return Mines(self.contents[index::count])
-
-    def fetch(self):
-        pass
-
-
-class Mine(bytes):
-    """Bytes that can be counted; whoever decodes them, however, looks for a byte order mark first."""
-
-    def startswith(self, *_):
-        match bytes(self):
-            case b"hang":
-                time.sleep(60)
-            case b"kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case b"fill":
-                bytearray(8 << 30)
-            case b"raise":
-                raise ZeroDivisionError("not this one")
-        return False
 
 
 def test_pages_that_end_their_worker_cost_themselves(tmp_path):

@@ -17,7 +17,10 @@ SPANISH = (
     "El té verde número {n} se bebe caliente en la cocina. ¿Quién no lo ha probado nunca en su vida? ¡La abuela de la "
     "casa lo prepara con mucha paciencia! Escribe a abuela@te.example para saber más de ella y de sus gatos."
 )
-CHINESE = "第{n}杯绿茶是在厨房里喝的。谁没有在冬天的早晨尝过它呢？祖母每天都非常耐心地准备这壶茶！猫坐在窗台上看着雨慢慢地落下来。"
+CHINESE = (
+    "第{n}杯绿茶是在厨房里喝的。谁没有在冬天的早晨尝过它呢？祖母每天都非常耐心地准备这壶茶！"
+    "猫坐在窗台上看着雨慢慢地落下来。"
+)
 ENGLISH = (
     "Cup {n} of green tea is drunk in the kitchen. Who has never tried it before? The cat looks at the rain and waits."
 )

@@ -81,7 +81,7 @@ def test_a_fault_costs_its_item_alone(make_task):
     tasks = [make_task(*contents[:10]), make_task(), make_task(*contents[10:30]), make_task(*contents[30:])]
     with WorkerPool(do_items, WorkerConfig(processes=2, **POOL)) as pool:
         logs = carry_out(pool, *tasks)
-        assert sum(logs, []) == [FAULTS.get(content, content) for content in contents]
+        assert [*itertools.chain(*logs)] == [FAULTS.get(content, content) for content in contents]
         # Of all tasks and of all workers, those that were replaced among them; each item once.
         assert pool.counted == [40, sum(map(len, contents)), 4]
         assert carry_out(pool) == []
@@ -96,13 +96,11 @@ def test_what_a_fault_does_to_its_worker(make_task):
         with pytest.raises(OSError, match="No space left on device") as error:
             carry_out(pool, make_task("full disk"))
         assert (error.value.errno, error.value.filename) == (errno.ENOSPC, "tea.txt")
-        with pytest.raises(
-            RuntimeError, match=r"(?s)a worker failed:.*in do_item\n.*ZeroDivisionError: division of tea"
-        ):
+        with pytest.raises(RuntimeError, match=r"(?s)worker failed:.*in do_item\n.*ZeroDivisionError: division of tea"):
             carry_out(pool, make_task("raise"))
         with pytest.raises(RuntimeError, match=r"(?s)a worker failed:.*invalid literal for int\(\)"):
             carry_out(pool, Unreadable())
-        second, _, third = sum(carry_out(pool, make_task("process", "fill", "process")), [])
+        ((second, _, third),) = carry_out(pool, make_task("process", "fill", "process"))
         assert first == second != third
         os.kill(int(third), signal.SIGKILL)  # while it has nothing to do: no item is at fault
         ((fourth,),) = carry_out(pool, make_task("process"))
@@ -133,10 +131,16 @@ def test_blame():
     assert job.faults == {}
     job.blame(mine, "worker died", "exit code 2")
     assert job.faults == {lose_rest(3): ("worker died", "exit code 2")}
+    mine.works(4)
+    job.blame(mine, "worker died", "exit code -9")  # the system was short of memory, perhaps
+    assert 4 not in job.faults
+    job.blame(mine, "worker died", "exit code -11")
+    assert job.faults[4] == ("worker died", "exit code -11")
     mine.works(3)
     for _ in range(MAX_DEATHS):
         job.blame(mine, "out of time", "10 s")
-    assert job.faults[3] == ("out of time", "10 s") and len(job.faults) == 2
+        assert job.faults[3] == ("out of time", "10 s")
+    assert len(job.faults) == 3
     text = r"expected workers to get on .*\. Received: 4 that ended at item 3 of a part \(out of time, 10 s\)\. Raise "
     with pytest.raises(UserError, match=text):
         job.blame(mine, "out of time", "10 s")

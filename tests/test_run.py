@@ -11,13 +11,14 @@ import tensorflow as tf
 from archives import write_warc
 
 import tf_llm
-from tf_llm.config import RunConfig
+from tf_llm.config import RunConfig, write_config
 from tf_llm.crawl import Warc
 from tf_llm.data.denoising import plan_denoisers
 from tf_llm.data.objectives import ObjectiveConfig
 from tf_llm.data.pairs import write_pairs
-from tf_llm.data.shards import ShardConfig
+from tf_llm.data.shards import ShardConfig, Shards, Split
 from tf_llm.recipes import RECIPES
+from tf_llm.run import describe_corpus, open_folder
 from tf_llm.text.tokenizers import CharTokenizer
 from tf_llm.training.observe import Observer
 
@@ -179,3 +180,32 @@ def test_pairs_of_texts_are_learned(tmp_path, packed):
 
         answers = generate(words[:50], strategy=Greedy())
         assert sum(answer == word.upper() for answer, word in zip(answers, words, strict=False)) > 40
+
+
+def test_a_run_goes_on_with_its_own_shards_alone(tmp_path, caplog):
+    """Batch n depends on them; a corpus that grew makes others."""
+    run, workdir = RECIPES["article"](), tmp_path / "run"
+    one, grown = (
+        Shards(tmp_path, run.shards, 9, Split(({"sha256": digest},), tokens=tokens), Split(), {}, others)
+        for digest, tokens, others in (("a", 1000, ()), ("b", 2500, (tmp_path / "more",)))
+    )
+    (tmp_path / "tokenizer.json").touch()
+    open_folder(workdir, run, one)
+    write_config(run, workdir / "config.json")
+    open_folder(workdir, run, grown)  # a run of before there was corpus.json
+    (workdir / "corpus.json").write_text(json.dumps(describe_corpus(one)))
+    open_folder(workdir, run, one)
+    open_folder(workdir, run, dataclasses.replace(one, folder=tmp_path), allow_changes=True)
+    assert not caplog.records
+    received = f"1,000 training tokens in {tmp_path} -> 2,500 in {tmp_path}, {tmp_path / 'more'}"
+    with pytest.raises(tf_llm.UserError) as caught:
+        open_folder(workdir, run, grown)
+    assert str(caught.value) == (
+        f"expected the shards that this folder's run began with. Received: {received}. Use another --workdir, or the "
+        "same shards; or allow it (--allow_changes)"
+    )
+    open_folder(workdir, run, grown, allow_changes=True)
+    assert caplog.messages == [f"going on with other shards than this run began with: {received}"]
+    (workdir / "corpus.json").write_text("{")
+    with pytest.raises(tf_llm.UserError, match=r"^expected what tells the shards of a run in .* Remove it if they are"):
+        open_folder(workdir, run, one)

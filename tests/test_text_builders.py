@@ -29,18 +29,20 @@ def test_the_settings_know_the_same_tokens():
 @pytest.mark.parametrize("tokens", TOKENS)
 def test_counted_texts_become_a_tokenizer_with_sentinels(tokens):
     builder = pickle.loads(pickle.dumps(make_builder(tokens, CONFIG, 4)))
-    counts, removed = Counter(), Counter()
+    counts, removed, stopped = Counter(), Counter(), Counter()
     for text in TEXTS:
-        counts.update(builder.count(text, removed))
+        counts.update(builder.count(text, removed, stopped))
     tokenizer = builder.build(counts, TEXTS)
     assert tokenizer.vocabulary_size == len(tokenizer.vocabulary) + 3 + tokenizer.num_sentinels
     assert tokenizer.num_sentinels == 4
     said = "kettle sings." if tokens == "words" else TEXTS[0]  # no text step applies to the others
     assert tokenizer.decode(tokenizer.encode(TEXTS[0])) == said
     assert (not removed) == (tokens != "words") == (not builder.stop_words)
+    assert (not stopped) == (not removed) and sum(stopped.values()) == removed["stop words"]
 
 
 def test_a_text_of_which_nothing_is_left_has_no_counts():
-    assert make_builder("words", CONFIG).count("The is on", Counter()) is None
-    assert all(make_builder(tokens, CONFIG).count("", Counter()) is None for tokens in TOKENS)
-    assert all(make_builder(tokens, CONFIG).count("The is on", Counter()) is not None for tokens in TOKENS[1:])
+    assert make_builder("words", CONFIG).count("The is on", Counter(), Counter()) is None
+    assert all(make_builder(tokens, CONFIG).count("", Counter(), Counter()) is None for tokens in TOKENS)
+    for tokens in TOKENS[1:]:
+        assert make_builder(tokens, CONFIG).count("The is on", Counter(), Counter()) is not None

@@ -83,6 +83,9 @@ HOSTILE = {
     "articles": b"<article>" * 50_000,
     "tables": b"<table><tr><td>" * 10_000,
     "formats": b"<b><i>" * 20_000,
+    "many formats": b"<font><a>" * 100_000,
+    "lists": b"<ul><li>" * 100_000,
+    "unknown elements": b"<x-cat>" * 200_000,
     "attributes": b"<p " + b"a=1 " * 50_000,
     "references": b"&#x0;&#xd800;&#x110000;" * 5_000,
 }
@@ -99,6 +102,9 @@ def test_too_deep_is_a_reason():
     assert strip_html(Page(URL, b"<div>" * 1001)).reason == "nested too deeply"
     assert isinstance(strip_html(Page(URL, b"<div>" * 1000 + b"text")), Document)
     assert isinstance(strip_html(Page(URL, b"<div>text</div>" * 2000)), Document)
+    assert strip_html(Page(URL, b"<b>" * 5001)).detail == "5001 elements, the limit is 5000"
+    assert isinstance(strip_html(Page(URL, b"<b>" * 5000 + b"text")), Document)
+    assert isinstance(strip_html(Page(URL, b"<tr><td>text<br><B>text</b >" * 3000)), Document)
 
 
 fragments = st.sampled_from(

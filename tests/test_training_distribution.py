@@ -429,3 +429,28 @@ def test_precision_of_a_tpu_and_by_name(monkeypatch):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+
+
+def test_each_worker_makes_its_own_rows():
+    """Two workers of two devices: what each is asked for, and the rows that each device gets of batches of 8."""
+
+    class Workers:
+        extended = types.SimpleNamespace(_in_multi_worker_mode=lambda: True)
+
+        def distribute_datasets_from_function(self, make):
+            contexts = [tf.distribute.InputContext(2, number, num_replicas_in_sync=4) for number in range(2)]
+            return [make(context) for context in contexts]
+
+    def make_batches(first, host=0, hosts=1):
+        asked.append((first, host, hosts))
+        return tf.data.Dataset.range(8 * first, 8 * first + 16).shard(hosts, host).batch(8 // hosts, True)
+
+    asked = []
+    shares = distribution.distribute(Workers(), make_batches, 3)
+    assert asked == [(3, 0, 2), (3, 1, 2)]
+    assert [list(map(list, share.as_numpy_iterator()))[:2] for share in shares] == [
+        [[24, 26], [28, 30]],
+        [[25, 27], [29, 31]],
+    ]
+    (batch, *_) = distribution.distribute(strategy("cpu"), make_batches, 3)
+    assert batch.numpy().tolist() == list(range(24, 32)) and asked[2:] == [(3, 0, 1)]

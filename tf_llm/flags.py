@@ -18,7 +18,8 @@ from tf_llm.config import STAGES, TOKENS
 from tf_llm.contracts import UserError
 from tf_llm.model.sizes import SIZES, build_size
 from tf_llm.recipes import RECIPES
-from tf_llm.source_flags import build_source, define_source_flags
+from tf_llm.source_flags import build_source as build_source  # it belongs to the flags, wherever it stands
+from tf_llm.source_flags import define_source_flags
 
 FIELD = re.compile(r"^    (\w+): .*?#\s*(.*)$", re.MULTILINE)
 DEFINE = {

@@ -86,8 +86,9 @@ def train(model, shards, run, workdir, origins=None, allow_changes=False):
     objective = build_objective(run.objective, source_length, target_length, training=True, **sizes)
     whole = build_objective(run.objective, source_length, target_length, training=False, **sizes)
 
-    def make_batches(first_batch):
-        return make_training_batches(shards, objective, run.training.batch_size, run.training.seed, first_batch)
+    def make_batches(first_batch, host=0, hosts=1):
+        settings = run.training
+        return make_training_batches(shards, objective, settings.batch_size, settings.seed, first_batch, host, hosts)
 
     def make_validation(max_tokens=None):
         rows = run.training.batch_size // run.training.accumulation  # as many as a step has in memory at a time

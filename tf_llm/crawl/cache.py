@@ -189,7 +189,7 @@ def open_locked(path: Path):
 
 
 def ends_with_member(path: Path) -> bool:
-    """Whether a gzip file ends where a member of it ends; one with damage in it counts as such.
+    """Whether a gzip file ends where a member of it ends.
 
     A member that begins among the last bytes and ends with them is proof, since its last eight bytes are its check sum
     and its size. Where there is none, the whole file is read.
@@ -211,11 +211,17 @@ def ends_with_member(path: Path) -> bool:
             continue
         if member.eof and not member.unused_data:
             return True
-    return find_last_member(path) == path.stat().st_size
+    return scan_members(path) == (path.stat().st_size, False)
 
 
 def find_last_member(path: Path) -> int:
-    """The offset at which the last whole member of a gzip file ends; its size where something in it is damaged.
+    """The offset at which the last whole member of a gzip file ends; its size where something in it is damaged."""
+    end, is_damaged = scan_members(path)
+    return path.stat().st_size if is_damaged else end  # for the reader to skip and to count
+
+
+def scan_members(path: Path) -> tuple[int, bool]:
+    """(offset at which the last whole member of a gzip file ends, whether what follows it is no member's beginning).
 
     Members stand one behind the other and nothing says where one ends but decompressing it (RFC 1952).
     """
@@ -226,9 +232,9 @@ def find_last_member(path: Path) -> int:
                 try:
                     member.decompress(chunk)
                 except zlib.error:
-                    return path.stat().st_size  # for the reader to skip and to count
+                    return end, True
                 chunk = member.unused_data
                 if member.eof:
                     end = file.tell() - len(chunk)
                     member = zlib.decompressobj(wbits=31)
-    return end
+    return end, False

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from tf_llm.contracts import Page, Rejected, Source, UserError
 from tf_llm.crawl.files import MAX_BYTES, count_rejections, narrow
+from tf_llm.crawl.formats import is_known, read_files
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,8 @@ class KaggleDataset(Shares):
     """The texts in the files of a data set of Kaggle; a `contracts.Source`.
 
     handle: "owner/name", or "owner/name/versions/3" to have the same pages every time.
-    pattern: which of its files, such as "*.csv"; they are read by their suffix, see formats.py.
+    pattern: which of its files, such as "*.csv"; they are read by their suffix, see formats.py. Files of no known kind
+        are passed over.
     text_column: where the text stands in files that have columns or fields.
 
     `rejections` counts what could not become a page, as the readers of the files count it.
@@ -221,14 +223,12 @@ class KaggleDataset(Shares):
                 ) from error
             with refuse(f"the data set {self.handle} of Kaggle", "its name, and your key at kaggle.com/settings"):
                 folder = Path(kagglehub.dataset_download(self.handle))
-            paths = sorted(path for path in folder.glob(self.pattern) if path.is_file())
+            paths = sorted(path for path in folder.glob(self.pattern) if path.is_file() and is_known(path.name))
             if not paths:
                 raise UserError(
-                    f"expected files like {self.pattern} in the data set {self.handle}. Received: "
+                    f"expected files of texts like {self.pattern} in the data set {self.handle}. Received: "
                     f"{', '.join(sorted(path.name for path in folder.iterdir())[:5]) or 'none'}. Name another pattern"
                 )
-            from tf_llm.crawl.formats import read_files
-
             source = read_files(paths, text_column=self.text_column)
             for index, count in self._shares:
                 source = source.shard(index, count)

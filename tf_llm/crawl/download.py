@@ -12,8 +12,9 @@ What a server may answer, and what follows:
 `Retry-After` is honoured, by the whole process too, and progress starts the counts anew: see manners.py.
 
 A file counts as whole when it has the length that the server named and the digest, where it named one. A gzip file
-without a digest must end where a gzip member ends. If it does not, the server is asked for what follows: it may have
-named a length that is too short, as an upload that is still going on has it. A file that really ends there is taken.
+without a digest must end where a gzip member ends. If it does not, the server is asked for what follows: the length
+that it named may have been wrong. A file that really ends there is taken. What nobody can notice, without a digest: a
+length that is too short and ends between two members, and a changed byte, which the readers of archives find.
 
 HTTP is RFC 9110: ranges are its section 14, `If-Range` 13.1.5. `Content-MD5` is RFC 1864. The entity tag of Amazon S3
 is the MD5 of what was uploaded in one part and encrypted by no key of the customer's, see
@@ -137,7 +138,7 @@ class Host:
                         raise TransientError("lost", "digest mismatch")
                     if part.digest or not name.endswith(".gz") or part.ends_with_member():
                         break
-                    logger.warning("%s ends within a gzip member; asking for what follows", address)
+                    logger.warning("%s does not end with a gzip member; asking for what follows", address)
                     doubted = part.size
                     part.describe(part.version, None)
                 except TransientError as failure:

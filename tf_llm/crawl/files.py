@@ -134,7 +134,12 @@ class Files:
         return item
 
     def _address(self, path: Path) -> str:
-        """The path of a file below the folder that all share, as a URL: the same wherever that folder lies."""
+        """The path of a file below the folder that all share, as a URL: the same wherever that folder lies.
+
+        What comes from elsewhere has the address that it has there, without the keys that a query may hold.
+        """
+        if path in self.remote:
+            return self.remote[path].address.partition("?")[0]
         path = path.absolute()
         path = path.relative_to(self.folder) if path.is_relative_to(self.folder) else Path(path.name)
         return urllib.parse.quote(os.fsencode(path.as_posix()))
@@ -205,7 +210,7 @@ def find_files(
 
 
 def find_folder(paths: Iterable[str | os.PathLike]) -> Path:
-    """The folder that all the paths and patterns share.
+    """The folder that all the paths and patterns share; of none, the current one.
 
     >>> find_folder(["/data/a/*.txt", "/data/b/**/*.txt"]).as_posix()
     '/data'
@@ -215,7 +220,7 @@ def find_folder(paths: Iterable[str | os.PathLike]) -> Path:
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(path).absolute().parts)
         folder = Path(*fixed)
         folders.append(folder.parent if folder.is_file() else folder)
-    return Path(os.path.commonpath(folders))
+    return Path(os.path.commonpath(folders)) if folders else Path()
 
 
 class UnreadableError(Exception):

@@ -30,7 +30,7 @@ class DownloadConfig:
     contact: str = ""  # an address at which the owner of the server can reach you; part of the User-Agent
     timeout: float = 30.0  # seconds without a byte after which a connection counts as lost
     lost_attempts: int = 8  # tries in a row that bring nothing
-    busy_attempts: int = 20  # tries in a row while the server says that it is busy
+    busy_attempts: int = 30  # tries in a row while the server says that it is busy
     refused_attempts: int = 3  # tries in a row while the server refuses this client
     first_wait: float = 1.0  # seconds before the second try; doubles with each one after it
     longest_wait: float = 60.0  # seconds to which that grows

@@ -8,6 +8,7 @@ import logging
 import platform
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,19 @@ def finish(folder: Path, preparation: Preparation, settings: dict[str, Any], gat
     if gathered.counts:
         minimum = settings["words"]["minimum_count"]
         statistics["vocabulary"] = describe_vocabulary(noun, gathered.counts, len(vocabulary), minimum)
-        statistics["top_after"] = list_top({word: gathered.counts[word] for word in vocabulary})
+        stop_words = Counter(statistics.pop("stop_words"))
+        statistics["top_before"] = list_top(leave_signs_out(stop_words + gathered.counts))
+        statistics["top_after"] = list_top(leave_signs_out({word: gathered.counts[word] for word in vocabulary}))
     write_atomically(shards / STATISTICS, json.dumps(statistics, indent=1).encode())
     write_report(shards, statistics)
     write_manifest(shards, preparation.shards, coder.tokenizer.vocabulary_size, train, validation, about)
     total = sum(gathered.seconds.values())
     logger.info("prepared %s tokens of %s pages in %.1f s", f"{train.tokens:,}", f"{train.pages:,}", total)
+
+
+def leave_signs_out(counts: Mapping[str, int]) -> dict[str, int]:
+    """Those that have a letter or a digit: full stops and commas lead every list."""
+    return {word: count for word, count in counts.items() if any(map(str.isalnum, word))}
 
 
 def list_steps(gathered: Gathered, noun: str, vocabulary: list[str]) -> dict[str, int]:
@@ -96,6 +104,7 @@ def list_steps(gathered: Gathered, noun: str, vocabulary: list[str]) -> dict[str
         f"kinds of {noun} kept": len(vocabulary),
     }
     if counts:
+        steps[f"{noun} kept"] = statistics["kept"]
         steps[f"kinds of {noun} removed as rare"] = len(counts) - len(vocabulary)
         steps[f"rare {noun} in training pages"] = count_rare_words(counts, vocabulary)
     return steps

@@ -51,17 +51,17 @@ def count_document(
     document: Document, preparation: Preparation, statistics: Statistics, counts: Counter[str]
 ) -> Document | Rejected:
     """Adds a document to the statistics and, if it is of the training split, to the counts; or says why not."""
-    noun, removed = preparation.builder.noun, Counter()
-    found = preparation.builder.count(document.text, removed)
+    removed, stopped = Counter(), Counter()
+    found = preparation.builder.count(document.text, removed, stopped)
     if found is None:
         return Rejected(document.url, "no words left")
     statistics.keep(document)
-    if found:  # pieces are not counted, but found later
-        removed[f"{noun} kept"] += found.total()
+    statistics.kept += found.total()
     statistics.removed.update(removed)
     if split_of(document.url, preparation.shards.validation_fraction) == "train":
         statistics.training += 1
         counts.update(found)
+        statistics.stop_words.update(stopped)
     return document
 
 

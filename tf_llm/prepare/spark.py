@@ -102,12 +102,12 @@ class Spark:
             self._session.stop()
             self._session = None
 
-    def process(self, tasks: Sequence[Task], title: str) -> None:
+    def process(self, tasks: Sequence[Task], title: str, pages: int = 0) -> None:
         context = self._session.sparkContext
         context.setJobDescription(title)  # Spark's own page shows it
         done = {name: context.accumulator(0) for name in COUNTS}
         attempt = functools.partial(process_task, limits=self.limits, done=done)
-        with Progress(title, len(tasks)) as progress, show(progress, done):
+        with Progress(title, len(tasks), total_pages=pages) as progress, show(progress, done):
             errors = context.parallelize(tasks, len(tasks)).map(attempt).collect()
         for error in errors:
             if error is not None:
@@ -194,19 +194,17 @@ def show(progress: Progress, done: Mapping[str, Accumulator]) -> Iterator[None]:
 def process_task(task: Task, limits: WorkerConfig, done: Mapping[str, Accumulator]) -> UserError | OSError | None:
     """Does a task in one of Spark's own processes. Returns what would be met again by another attempt: it is for
     people, and not for Spark to retry. Anything else is raised, and retried."""
+    pool = start_pool(limits)
+    before = pool.counted
     try:
         if task.source is not None and not task.place(task.stage).exists():
             task.source.fetch()
-        pool = start_pool(limits)
-        before = pool.counted
         for _ in pool.run([dataclasses.replace(task, attempt=f".{uuid.uuid4().hex}")]):
             pass
-    except BaseException as error:
-        stop_pool(limits)  # its worker may still be at the task
-        if isinstance(error, UserError | OSError):
-            return error
-        raise
-    for name, more in zip(COUNTS, (*(b - a for a, b in zip(before, pool.counted, strict=True)), 1), strict=True):
+    except (UserError, OSError) as error:
+        return error
+    counted = (now - then for now, then in zip(pool.counted, before, strict=True))
+    for name, more in zip(COUNTS, (*counted, 1), strict=True):
         done[name].add(more)
     return None
 
@@ -215,10 +213,3 @@ def process_task(task: Task, limits: WorkerConfig, done: Mapping[str, Accumulato
 def start_pool(limits: WorkerConfig) -> WorkerPool:
     """The pool of this process, which Spark keeps for several tasks; a pool takes a second to start."""
     return WorkerPool(work, limits)
-
-
-def stop_pool(limits: WorkerConfig) -> None:
-    """Ends the pool of this process. The next task starts another one."""
-    if start_pool.cache_info().currsize:
-        start_pool(limits).__exit__()
-        start_pool.cache_clear()

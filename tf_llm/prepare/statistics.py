@@ -45,9 +45,11 @@ class Statistics:
     text_bytes: int = 0  # of the documents kept, as UTF-8
     documents: int = 0  # kept
     training: int = 0  # of those, the ones of the training split
+    kept: int = 0  # words of documents, or characters, that the article's steps leave; pieces are not counted
     rejected: Counter[str] = dataclasses.field(default_factory=Counter)  # reason -> pages
     edited: Counter[str] = dataclasses.field(default_factory=Counter)  # what a rule of cleaning changed -> times
     removed: Counter[str] = dataclasses.field(default_factory=Counter)  # by the article's steps -> occurrences
+    stop_words: Counter[str] = dataclasses.field(default_factory=Counter)  # each -> occurrences in training documents
     duplicates: Counter[str] = dataclasses.field(default_factory=Counter)  # kind -> pages or lines
     lengths: Counter[str] = dataclasses.field(default_factory=Counter)  # `bin_length` of a document -> documents
     languages: Counter[str] = dataclasses.field(default_factory=Counter)  # of documents

@@ -8,7 +8,7 @@ finished before, since it keeps a log (shard.py).
 
     reason             what happened to the worker
     "out of time"      killed, `seconds_per_page` after it began with the item
-    "worker died"      a crash, or the system killed it; the detail has the exit code
+    "worker died"      a crash, or the system killed it, twice at the same item; the detail has the exit code
     "out of memory"    ended itself: what filled its memory may be there still
 
 What comes back from a worker is a few numbers and a line of JSON; what it has made lies on the disk. So nothing that a
@@ -118,8 +118,12 @@ class Job:
     deaths: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)  # by key of `faults`
 
     def blame(self, pulse: Pulse, reason: str, detail: str) -> None:
-        """Notes where a worker ended. Between two items nobody is to blame the first time; the second time the rest of
-        the task is given up, see `pulse.lose_rest`. Raises UserError where workers end all the same."""
+        """Notes where a worker ended.
+
+        One that died may have been killed by anybody: nobody is to blame before the second time. Between two items
+        it is the rest of the task that is given up then, see `pulse.lose_rest`. Raises UserError where workers end all
+        the same.
+        """
         place = pulse.position if pulse.is_working else lose_rest(pulse.position)
         self.deaths[place] += 1
         if self.deaths[place] > MAX_DEATHS:
@@ -128,7 +132,7 @@ class Job:
                 f"at item {pulse.position} of a part ({reason}, {detail}). Raise workers.megabytes, now too few "
                 "perhaps, or divide the corpus further with shards.parts"
             )
-        if pulse.is_working or self.deaths[place] > 1:
+        if self.deaths[place] > 1 or (pulse.is_working and reason != DIED):
             self.faults[place] = reason, detail
 
 
@@ -209,7 +213,7 @@ class WorkerPool:
     Raises:
         ValueError: workers could not import the function.
 
-    A pool does one `run` at a time. The work of a run that was left, or that raised an error, is given up with the next.
+    A pool does one `run` at a time. The work of a run that was left, or raised an error, is given up with the next.
 
     >>> with WorkerPool(print_task, WorkerConfig(processes=2)) as pool:    # doctest: +SKIP
     ...     for task in pool.run(["tea", "coffee"]): ...

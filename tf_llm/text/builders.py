@@ -5,13 +5,14 @@ The article's text steps (4, 5 and 2 in `count`, 3 in `build`) are for words; ch
 none: what words are is for SentencePiece to find out, in the texts themselves. Builders travel between processes.
 
     >>> builder = make_builder("characters", WordsConfig(minimum_count=1))
-    >>> counts = builder.count("tea tree", removed=Counter())
+    >>> counts = builder.count("tea tree", removed=Counter(), stopped=Counter())
     >>> builder.build(counts, texts=[]).vocabulary
     ['e', 't', ' ', 'a', 'r']
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 
@@ -29,10 +30,17 @@ class WordBuilder:
     def __init__(self, tokens: str, config: WordsConfig, num_sentinels: int):
         self.config, self.num_sentinels = config, num_sentinels
         self.stop_words, self.origin = load_stop_words(config.stop_words)
+        self.all_words = dataclasses.replace(config, stop_words="none")
 
-    def count(self, text: str, removed: Counter[str]) -> Counter[str] | None:
-        """The tokens of a text, or None where none is left. Adds to `removed`, see `words.find_words`."""
-        return Counter(find_words(text, self.config, self.stop_words, removed)) or None
+    def count(self, text: str, removed: Counter[str], stopped: Counter[str]) -> Counter[str] | None:
+        """The tokens of a text, or None where none is left. Adds to `removed`, see `words.find_words`, and the stop
+        words themselves to `stopped`."""
+        counts = Counter(find_words(text, self.all_words, (), removed))
+        # Step 2, kind by kind instead of word by word: there are a few hundred kinds in a text of thousands of words.
+        stop_words = {word: counts.pop(word) for word in sorted(self.stop_words & counts.keys())}
+        removed["stop words"] += sum(stop_words.values())
+        stopped.update(stop_words)
+        return counts or None
 
     def build(self, counts: Counter[str], texts: Iterable[str]) -> Tokenizer:
         """The tokenizer of the training texts, and of what `count` found in them."""
@@ -48,7 +56,7 @@ class CharBuilder:
         self.config, self.num_sentinels = config, num_sentinels
         self.stop_words, self.origin = load_stop_words("none")
 
-    def count(self, text: str, removed: Counter[str]) -> Counter[str] | None:
+    def count(self, text: str, removed: Counter[str], stopped: Counter[str]) -> Counter[str] | None:
         return Counter(text) or None
 
     def build(self, counts: Counter[str], texts: Iterable[str]) -> Tokenizer:
@@ -65,7 +73,7 @@ class PieceBuilder:
         self.kind, self.config, self.num_sentinels = tokens, config, num_sentinels
         self.stop_words, self.origin = load_stop_words("none")
 
-    def count(self, text: str, removed: Counter[str]) -> Counter[str] | None:
+    def count(self, text: str, removed: Counter[str], stopped: Counter[str]) -> Counter[str] | None:
         return Counter() if text else None
 
     def build(self, counts: Counter[str], texts: Iterable[str]) -> Tokenizer:

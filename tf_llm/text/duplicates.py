@@ -32,11 +32,22 @@ cut into parts. In this order, each among the pages that the ones before leave:
     "near"       a page of a group whose members share so many of their shingles with another member, see minhash.py
     "lines"      a line that stands in an earlier page, or earlier in this one, but for case and outer white space;
                  blank lines repeat nothing. C4's rule as its code has it (https://arxiv.org/abs/1910.10683)
+
+The steps need no more than keys and numbers of pages, so that a cluster can take them, too: `find_first` (the minimum
+by key), `candidate_pairs` (bucket by bucket of one band) and `connect` (components). On one machine, with the keys in
+files, a million pages of 40 lines take (examples/benchmarks/duplicates_found.py; processor time of a busy machine)
+
+    name         in files    arrays in memory    those of two million    processor time
+    "addresses"      8 MB               90 MB                  156 MB               .4 s
+    "pages"          8 MB               90 MB                  156 MB               .4 s
+    "near"         512 MB              107 MB                  207 MB               11 s
+    "lines"        328 MB              257 MB                  337 MB               16 s
+
+because no more than two million keys are sorted at once: what grows is 2 bytes a line, and for "near" 35 a page.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -50,7 +61,7 @@ REASONS = ("duplicate address", "duplicate page", "near-duplicate page")  # of v
 # So many keys are sorted at once: about 100 MB. More are taken in ranges of their values, one after the other.
 SORTED_KEYS = 1 << 21
 COMPARED_PAIRS = 1 << 15  # at once
-# So often the pages of a band that are not alike the first one of their bucket are compared again, among themselves.
+# So many pages of a bucket are compared with the others, one after the other; of pages that are alike, one is enough.
 ROUNDS = 4
 
 
@@ -139,7 +150,15 @@ def find_first(keys: np.ndarray, ids: np.ndarray) -> np.ndarray:
 def group_alike(parts: Sequence[Keys], kept: np.ndarray, config: DuplicatesConfig) -> np.ndarray:
     """For every page the number of the first page of its group of near duplicates: int64 [n]; many are alone."""
     groups = np.arange(len(kept))
-    compare = functools.partial(compare_pages, parts, needed=count_needed(config.jaccard, config.sketch))
+    twins = groups.copy()  # the page that each one was last found alike: most pairs meet in many bands
+
+    def compare(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+        alike = twins[others] == ones
+        new = np.flatnonzero(~alike)
+        alike[new] = compare_pages(parts, ones[new], others[new], count_needed(config.jaccard, config.sketch))
+        twins[others[alike]] = ones[alike]
+        return alike
+
     for band in range(config.bands[0]):
         columns = [part.bands[:, band] for part in parts]
         pairs = [candidate_pairs(keys, ids, compare) for keys, ids in split_keys(columns, kept)]
@@ -151,7 +170,7 @@ def candidate_pairs(keys: np.ndarray, ids: np.ndarray, compare: Callable) -> np.
     """Pairs of pages that have the same key of one band and are alike: int64 [n, 2], the smaller id first.
 
     Each page is compared with the first one of its bucket, so 10,000 copies of a page cost 10,000 comparisons and not
-    50 million. The pages which that one has nothing to do with are compared again without it, a few times.
+    50 million. Pages that are not like the first one go on without it: they are a bucket again, a few times.
 
     compare: (ids [n], ids [n]) -> bool [n], whether they are alike.
     """

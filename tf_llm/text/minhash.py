@@ -24,8 +24,8 @@ fewer bands.
 
 The minima are those of "fast similarity sketching" (Dahlgaard, Knudsen, Thorup, FOCS 2017, https://arxiv.org/abs/1704.04370),
 for which each shingle is hashed a few times in all instead of once per minimum; the estimate is as exact. Shingles are
-hashed where they stand, by differences of sums, without making their strings. So numpy is enough: the libraries that
-are there take longer, see examples/benchmarks/duplicates_found.py.
+hashed where they stand, by differences of sums. So numpy alone is quicker than the libraries that take shingles as
+strings, each of which has to be made first: examples/benchmarks/duplicates_found.py.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def sketch(shingles: np.ndarray, size: int) -> np.ndarray:
 
 
 def sketch_text(text: str, size: int, shingle: int = 5) -> np.ndarray:
-    """The sketch of a normalised text's shingles, in memory that does not grow with the text."""
+    """The sketch of a normalised text's shingles, in memory that does not grow with the text; 0s of an empty text."""
     if not text:
         return np.zeros(size, np.uint64)
     return np.minimum.reduce([sketch(_hash_runs(piece, shingle), size) for piece in _pieces(text)])
@@ -150,7 +150,7 @@ def choose_bands(jaccard: float, size: int) -> tuple[int, int]:
 
 
 def make_bands(minima: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """One key for each band of a sketch: uint64 [bands]. Equal bands have equal keys."""
+    """One key for each band of a sketch: uint64 [bands]. Equal bands have equal keys, those of an empty text are 0."""
     multipliers = mix(np.arange(1, rows + 1, dtype=np.uint64)) | np.uint64(1)
     return mix((minima[: bands * rows].reshape(bands, rows) * multipliers).sum(axis=1))
 
@@ -159,7 +159,7 @@ def make_signature(minima: np.ndarray) -> np.ndarray:
     """Eight bits of each minimum: uint8 [size], to be kept and compared.
 
     Different minima look equal in one of 256 cases, which `count_needed` takes into account (Li, König, b-Bit minwise
-    hashing, WWW 2010, https://arxiv.org/abs/0910.3349).
+    hashing, WWW 2010, http://research.microsoft.com/pubs/120078/).
     """
     return minima.astype(np.uint8)
 

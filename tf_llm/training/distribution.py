@@ -120,6 +120,29 @@ def build_mean(strategy):
     return lambda number: float(reduce(tf.constant(number, tf.float32)))
 
 
+def distribute(strategy, make_batches, first):
+    """Batches for the devices of a strategy, from number `first` on; of several workers, each makes its own rows alone.
+
+    TensorFlow would have each of them make whole batches, and throw away what the others need.
+
+    Args:
+        strategy: a tf.distribute strategy, or a layout of JAX, which knows no workers.
+        make_batches: function of the number of the first batch -> endless dataset. Where there are workers, of the
+            number of this one and of how many there are, too: then its batches are that share of the rows.
+        first: number of the first batch.
+    """
+    if not hasattr(strategy, "extended") or not strategy.extended._in_multi_worker_mode():
+        return strategy.experimental_distribute_dataset(make_batches(first))
+
+    def make_share(context):
+        share = make_batches(first, context.input_pipeline_id, context.num_input_pipelines)
+        devices = context.num_replicas_in_sync // context.num_input_pipelines  # of this worker
+        rows = tf.nest.flatten(share.element_spec)[0].shape[0]
+        return share if devices == 1 else share.rebatch(rows // devices, drop_remainder=True)
+
+    return strategy.distribute_datasets_from_function(make_share)
+
+
 def build_tpu():
     """Trains on the TPU of this machine (Colab and TPU virtual machines: `tpu="local"`)."""
     try:

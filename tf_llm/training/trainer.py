@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_llm.training.clock import Clock
-from tf_llm.training.distribution import build_mean
+from tf_llm.training.distribution import build_mean, distribute
 from tf_llm.training.guard import DivergenceError, Guard
 from tf_llm.training.interruptions import Interruptions
 from tf_llm.training.schedules import learning_rate_at
@@ -58,6 +58,7 @@ class Trainer:
 
         Args:
             make_batches: function of the number of the first batch -> endless dataset; batch n must depend on n alone.
+                Where there are several workers, it is told which one this is, see `distribution.distribute`.
             checkpoints: a `Checkpoints` of this model and optimiser.
             observer: told of every step, see `observe.Observer`.
             evaluate: function without arguments -> Sums of the validation split.
@@ -76,7 +77,7 @@ class Trainer:
         first, total = int(checkpoints.step), config.steps or int(checkpoints.total_steps)
         if resumed:
             logger.info("resuming at step %d of %s", first, total or "a number still to be planned")
-        batches = iter(self.strategy.experimental_distribute_dataset(make_batches(first)))
+        batches = iter(distribute(self.strategy, make_batches, first))
         clock, saved, evaluated, interrupted = Clock(), 0.0, 0.0, False
         guard, step = Guard(config.spike_factor, config.unsound_steps, checkpoints.latest_losses), first
         # The first call is not timed: it traces.
