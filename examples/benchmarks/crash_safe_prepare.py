@@ -336,14 +336,16 @@ def damage_archives(folder, mutations, records, rng):
             continue
         slowest = max(slowest, time.perf_counter() - begin)
         rejected = sum(statistics["rejected"].values())
-        lost = set(texts) - set(found)
+        lost = {n for n, text in enumerate(texts) if text not in found}
         counts["records hit"] += len(hit)
         counts["lost"] += len(lost)
         counts["rejections"] += rejected
-        counts["sound lost"] += len({text for n, text in enumerate(texts) if n not in hit} - set(found))
+        counts["sound lost"] += len(lost - hit)
         counts["altered"] += len(set(found) - set(texts))
-        # Of a stretch that is not there nobody can tell how many records it held; of bytes that changed, everybody.
-        counts["not counted"] += max(len(lost) if kind == "change" else bool(lost), 0) > rejected
+        # Where many records are gone at once, nobody can tell how many; nor whether the one behind a damaged one, whose
+        # own beginning is damaged, is another. Changed bytes that lie apart are counted one by one.
+        stretches = sum(n - 1 not in lost for n in lost) if kind == "change" else bool(lost)
+        counts["not counted"] += max(stretches - rejected, 0)
     columns = ("archives", "records hit", "lost", "rejections", "crashed", "sound lost", "altered", "not counted")
     print(f"\n{'archive':14}{'damage':8}" + "".join(f"{column:>13}" for column in columns))
     for (container, kind), counts in result.items():
