@@ -21,6 +21,7 @@ The faults, each with an amount:
 """
 
 import base64
+import functools
 import gzip
 import hashlib
 import http.server
@@ -46,6 +47,7 @@ LANGUAGES = ("eng", "spa,eng", "deu")  # of pages 0, 1, 2, then again
 ALL = 10**9  # more bytes than any file has
 
 
+@functools.cache
 def make_archive(seed, pages=30):
     """A WARC file of some 60 kB in 31 gzip members."""
     draw = random.Random(seed)
@@ -64,6 +66,7 @@ def list_members(content):
     return members
 
 
+@functools.cache
 def list_entries(path, content):
     """What Common Crawl's index says of the pages of a file, as its server writes it."""
     entries = []

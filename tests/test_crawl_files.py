@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tf_llm.contracts import Page, Rejected
-from tf_llm.crawl import JsonLines, Warc, files
+from tf_llm.crawl import Csv, HtmlFiles, JsonLines, TextFiles, Warc, files
 
 RECORD = (
     b"WARC/1.1\r\nWARC-Type: resource\r\nWARC-Record-ID: <urn:x:1>\r\nWARC-Date: 2026-11-01T00:00:00Z\r\n"
@@ -38,14 +38,23 @@ def test_docstring_examples():
             lambda folder: JsonLines(folder / "a.jsonl", url_field="id", max_bytes=99).shard(0, 3),
             "JsonLines(1 files from a.jsonl to a.jsonl, 9ad2e3c7a0950f06)",
         ),
+        (lambda folder: Csv(folder / "a.csv"), "Csv(1 files from a.csv to a.csv, 7c0580a710a7319f)"),
+        (lambda folder: TextFiles(folder / "a.txt"), "TextFiles(1 files from a.txt to a.txt, 5699e09cd8896032)"),
+        (
+            lambda folder: HtmlFiles(folder / "a.html", max_bytes=99).shard(0, 2),
+            "HtmlFiles(1 files from a.html to a.html, 6c2a0b864e8729f3)",
+        ),
     ],
-    ids=["archives", "archive", "part of an archive", "lines", "part of lines"],
+    ids=["archives", "archive", "part of an archive", "lines", "part of lines", "table", "text", "part of HTML"],
 )
 def test_names_never_change(tmp_path, build, name):
     """Another name, and the shards that people have prepared would not be used again."""
     (tmp_path / "a.warc").write_bytes(RECORD)
     (tmp_path / "b.warc").write_bytes(RECORD * 2)
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "tea"}\n')
+    (tmp_path / "a.csv").write_bytes(b"text\ntea\n")
+    (tmp_path / "a.txt").write_bytes(b"tea")
+    (tmp_path / "a.html").write_bytes(b"tea")
     assert repr(build(tmp_path)) == name
 
 

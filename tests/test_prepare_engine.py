@@ -173,8 +173,10 @@ def test_shards_are_used_again_or_refused(archive, tmp_path):
     folder = tmp_path / "data"
     engine.prepare(Warc(archive), make_run(), folder)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    (tmp_path / "data.partial" / "parts").mkdir(parents=True)  # left by a run that was killed behind its last step
     engine.prepare(Warc(archive), make_run(workers=WorkerConfig(processes=2)), folder)  # no number depends on that
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
     fewer = make_run(words=dataclasses.replace(make_run().words, vocabulary_size=20))
     with pytest.raises(UserError, match=r"same settings in .*data. Received: words .*8000.*20.*Choose another folder"):
@@ -223,16 +225,24 @@ def test_a_full_disk_is_one_line_and_what_was_done_is_used(archive, tmp_path, mo
             engine.prepare(Warc(archive), run, tmp_path / "data")
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["data.partial"]
+    shards = tmp_path / "data.partial" / "shards"
+    shards.mkdir(exist_ok=True)
+    (shards / "manifest.json.0.partial").write_text("{")  # it could have been killed there, too
     monkeypatch.setattr(Local, "find_repeats", None)  # it is not asked again
     engine.prepare(Warc(archive), run, tmp_path / "data").verify()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert not list((tmp_path / "data").glob("*.partial"))
 
 
-def test_what_was_done_with_other_settings_is_cleared(archive, tmp_path):
+def test_what_was_done_with_other_settings_is_cleared(archive, tmp_path, monkeypatch):
     left = tmp_path / "data.partial"
     (left / "parts" / "00000" / "read").mkdir(parents=True)
     (left / "settings.json").write_text("{}")
     (left / "parts" / "00000" / "read" / "statistics.json").write_bytes(b"half")
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(engine.shutil, "rmtree", None)
+        engine.prepare(Warc(archive), make_run(), tmp_path / "data")
+    assert not (left / "settings.json").exists()  # whoever is killed in here leaves nothing to go on with
     shards = engine.prepare(Warc(archive), make_run(), tmp_path / "data")
     shards.verify()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -76,7 +76,7 @@ FAULTS = {
 
 def test_a_fault_costs_its_item_alone(make_task):
     contents = [f"item {number}" for number in range(40)]
-    for place, fault in {5: "hang", 6: "kill", 9: "fill", 39: "exit"}.items():
+    for place, fault in {5: "hang", 6: "kill", 9: "fill", 20: "kill, once", 39: "exit"}.items():
         contents[place] = fault
     tasks = [make_task(*contents[:10]), make_task(), make_task(*contents[10:30]), make_task(*contents[30:])]
     with WorkerPool(do_items, WorkerConfig(processes=2, **POOL)) as pool:

@@ -1,7 +1,7 @@
 r"""Are the near duplicates found, and nothing else? Edited copies of 800 real pages, against their exact similarity.
 
     python examples/benchmarks/duplicates_found.py            2 to 3 minutes of one core, and 1 GB of disk
-    python examples/benchmarks/duplicates_found.py --quick    every eighth page, 5 seconds, tf_llm alone
+    python examples/benchmarks/duplicates_found.py --quick    every eighth page, 10 seconds, tf_llm alone
 
 Every page is copied eleven times, each time with more of its words replaced, deleted, inserted and moved. What page and
 copy have in common is counted exactly (Jaccard similarity of their sets of five words in a row), and beside it stands

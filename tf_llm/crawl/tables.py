@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tf_llm.contracts import Page, Rejected, UserError
-from tf_llm.crawl.files import MAX_BYTES, Files, read_file
+from tf_llm.crawl.files import Files, read_file
 
+MAX_BYTES = 16 << 20  # of a row; the csv module takes four bytes for each while it reads a cell
 BLANK = b" \t\r\n\0"
 COLUMNS_SHOWN = 20  # in an error about a missing one
 PIECE = 1 << 20  # bytes of a row that is too large, at a time

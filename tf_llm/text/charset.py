@@ -31,9 +31,10 @@ from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:+-]{1,40})", re.IGNORECASE)
 HEAD_BYTES = 1024  # in which a page has to name its encoding; browsers look no further
-SAMPLE_WORDS = 5_000  # enough to tell words from what is none
+SAMPLE_WORDS, SAMPLE_BYTES = 5_000, 50_000  # enough to tell words from what is none, and UTF-8 from what is not
 BAD_SHARE = 0.1  # of the characters outside ASCII that may be unreadable in UTF-8
 ODD_SHARE = 0.05  # of the words with characters outside ASCII that may look odd in the right encoding
+LONG_WORD = 100  # characters, of which no more need to be seen
 ASCII = bytes(range(128))
 TELLING_BYTES = 20  # outside ASCII, from which the detector is worth more than the usual
 DEFAULT, KOREAN = "cp1252", "cp949"
@@ -96,9 +97,8 @@ def read_utf8(content: bytes) -> str | None:
     """The text, if almost all bytes outside ASCII are UTF-8: crawlers cut long pages in the middle of a character."""
     with contextlib.suppress(UnicodeDecodeError):
         return content.decode()
-    text = content.decode(errors="replace")
-    foreign = sum(not character.isascii() for character in text)
-    return text.replace("\ufffd", "") if text.count("\ufffd") <= BAD_SHARE * foreign else None
+    foreign = content.translate(None, ASCII)[:SAMPLE_BYTES].decode(errors="replace")
+    return content.decode(errors="ignore") if foreign.count("\ufffd") <= BAD_SHARE * len(foreign) else None
 
 
 def name_encodings(content: bytes, charset: str | None) -> Iterator[str]:
@@ -133,4 +133,4 @@ def find_odd_share(text: str) -> float:
     (0.0, 1.0)
     """
     words = [word for word in text.split() if not word.isascii()][:SAMPLE_WORDS]
-    return sum(ODD.search(word) is not None for word in words) / max(1, len(words))
+    return sum(ODD.search(word, 0, LONG_WORD) is not None for word in words) / max(1, len(words))

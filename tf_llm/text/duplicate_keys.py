@@ -102,8 +102,7 @@ class KeyWriter:
             self.pages.append(hash_text(text))
         if "near" in kinds:
             minima = sketch_text(text, self.config.sketch, self.config.shingle)
-            bands = make_bands(minima, *self.config.bands) if text else np.zeros(self.config.bands[0], np.uint64)
-            self.bands += bands.tobytes()
+            self.bands += make_bands(minima, *self.config.bands).tobytes()
             self.signatures += make_signature(minima).tobytes()
 
     def close(self) -> dict[str, np.ndarray]:

@@ -131,7 +131,7 @@ def sketch(shingles: np.ndarray, size: int) -> np.ndarray:
 
 
 def sketch_text(text: str, size: int, shingle: int = 5) -> np.ndarray:
-    """The sketch of a normalised text's shingles, in memory that does not grow with the text."""
+    """The sketch of a normalised text's shingles, in memory that does not grow with the text; 0s of an empty text."""
     if not text:
         return np.zeros(size, np.uint64)
     return np.minimum.reduce([sketch(_hash_runs(piece, shingle), size) for piece in _pieces(text)])
@@ -150,7 +150,7 @@ def choose_bands(jaccard: float, size: int) -> tuple[int, int]:
 
 
 def make_bands(minima: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """One key for each band of a sketch: uint64 [bands]. Equal bands have equal keys."""
+    """One key for each band of a sketch: uint64 [bands]. Equal bands have equal keys, those of an empty text are 0."""
     multipliers = mix(np.arange(1, rows + 1, dtype=np.uint64)) | np.uint64(1)
     return mix((minima[: bands * rows].reshape(bands, rows) * multipliers).sum(axis=1))
 
