@@ -29,21 +29,30 @@ EXTRAS = {
     "languages": ["langdetect>=1.0.9", "py3langid>=0.3"],  # which language a page is in, where its archive does not say
     "parquet": ["pyarrow>=18"],  # files of tables by columns
     "jax": ["jax>=0.7"],  # training with Keras on JAX; on a TPU jax[tpu], which brings the TPU's library
+    # Closer to what people cut out of a page. Its dependency jusText needs a part of lxml that has left it.
+    "trafilatura": ["lxml_html_clean>=0.4", "trafilatura>=2"],
     # Preparing on a cluster of Apache Spark, which needs Java 17 as well; Spark 4 warns of newer versions of pandas.
     "spark": ["pandas>=2.2,<3", "pyarrow>=18", "pyspark>=4,<5"],
     "tensorboard": ["tensorboard>=2.18"],  # to look at what a run writes for it; writing needs nothing
     "wikipedia": ["mwparserfromhell>=0.6.5"],  # its dumps; what articles are written in
-    # spaCy splits sentences for datatrove.
+    # faust-cchardet, orjson, python-magic (which needs the system's libmagic), spacy and warcio are for datatrove.
     "peers": [
         "beautifulsoup4>=4.12",
         "datasketch>=1.6",
         "datatrove>=0.6",
+        "faust-cchardet>=2.1",
+        "jusText>=3",
         "keras-hub>=0.21",
         "lxml>=5",
+        "lxml_html_clean>=0.4",
+        "orjson>=3.9",
+        "python-magic>=0.4.27",
         "rensa>=0.5",
         "spacy>=3.8",
         "torch>=2.4",
+        "trafilatura>=2",
         "transformers>=5,<6",
+        "warcio>=1.7.4",
     ],
 }
 # `all` is every optional capability.

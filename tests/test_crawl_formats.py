@@ -20,10 +20,10 @@ def test_docstring_examples():
     ("name", "content", "kind"),
     [
         ("a.jsonl", b'{"text": "tea"}', JsonLines),
-        ("a.JSON.gz", gzip.compress(b'{"text": "tea"}'), JsonLines),
+        ("a.JSON.gz", gzip.compress(b'{"text": "tea"}', mtime=0), JsonLines),
         ("a.ndjson.bz2", bz2.compress(b'{"text": "tea"}'), JsonLines),
         ("a.csv", b"text\ntea\n", Csv),
-        ("a.tsv.gz", gzip.compress(b"id\ttext\n1\ttea\n"), Csv),
+        ("a.tsv.gz", gzip.compress(b"id\ttext\n1\ttea\n", mtime=0), Csv),
         ("a.txt", b"tea", TextFiles),
         ("a.htm", b"tea", HtmlFiles),
     ],

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tf_llm.contracts import Document, Page, Rejected
+from tf_llm.contracts import Document, Page, Rejected, UserError
 from tf_llm.crawl.warc import Warc
 from tf_llm.text import html
 from tf_llm.text.html import HtmlConfig, clean_text, extract_text, strip_html
@@ -132,6 +132,53 @@ def test_joiners_stay():
 def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match=r"html\.max_bytes expected at least 1\. Received: 0"):
         HtmlConfig(max_bytes=0)
+
+
+def test_trafilatura_is_an_extra_that_is_asked_for_by_name(monkeypatch):
+    page = Page(URL, f"<article>{ARTICLE}</article>".encode())
+    html.load_trafilatura.cache_clear()
+    monkeypatch.setattr(html.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'expected the package trafilatura.*pip install "tf_llm\[trafilatura\]"'):
+        strip_html(page, HtmlConfig(extractor="trafilatura"))
+    html.require_extractor(HtmlConfig())
+    assert isinstance(strip_html(page), Document)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [("The kettle was on the stove. " * 9, "closer"), ("Home", "fast"), (None, "fast")],
+    ids=["an article", "a menu", "nothing"],
+)
+def test_the_fast_text_stands_in_where_trafilatura_misses_the_article(monkeypatch, found, expected):
+    monkeypatch.setattr(html, "load_trafilatura", lambda: lambda text, **options: found)
+    text = extract_text(f"<article>{ARTICLE}</article>", extractor="trafilatura")
+    assert text == (found if expected == "closer" else extract_text(f"<article>{ARTICLE}</article>"))
+
+
+def test_trafilatura_leaves_out_more():
+    pytest.importorskip("trafilatura")
+    letter = "".join(f"<div class='newsletter signup'><p>More about kettle {n}</p></div>" for n in range(9))
+    page = Page(URL, f"<html><body><article><h1>Kettle\u00ads</h1>{ARTICLE}{letter}</article></body></html>".encode())
+    fast, closer = (strip_html(page, HtmlConfig(extractor=extractor)).text for extractor in html.EXTRACTORS)
+    assert "More about kettle 8" in fast and "More about kettle 8" not in closer
+    assert "nobody had put it there" in closer and clean_text(closer) == closer
+    for content in HOSTILE.values():
+        assert isinstance(strip_html(Page(URL, content), HtmlConfig(extractor="trafilatura")), Document | Rejected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"extractor": "slow"}, r"html\.extractor expected one of \['fast', 'trafilatura'\]\. Received: 'slow'"),
+        (
+            {"extractor": "trafilatura", "main_content": False},
+            r"html\.extractor expected 'fast' where html\.main_content is False\. Received: 'trafilatura'",
+        ),
+    ],
+)
+def test_wrong_extractors_are_named(settings, text):
+    with pytest.raises(ValueError, match=text):
+        HtmlConfig(**settings)
 
 
 def test_real_pages_against_their_gold_text(shared_data):

@@ -8,7 +8,8 @@ own reads the file as `prepare` does: records (`Warc`), text (`strip_html`), rul
 no model). Before that it reads a file of sound pages, so that what is measured is the hostile page: CPU seconds of the
 whole file, since others may be busy on the machine, and how much higher the peak of its memory is.
 
-The goal is at most 2 seconds and 300 MB for every page, with all six neighbours kept unchanged.
+The goal is at most 2 seconds and 300 MB for every page, with all six neighbours kept unchanged; and of 10,000 copies of
+one page, which `prepare` reads as two files, one is kept.
 """
 
 import gzip
@@ -19,16 +20,22 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import zlib
 from collections import Counter
 from pathlib import Path
 
 from absl import app, flags, logging
 
+import tf_llm
 from tf_llm.contracts import Document, Rejected
 from tf_llm.crawl.warc import Warc
+from tf_llm.data.shards import ShardConfig
+from tf_llm.prepare.worker import WorkerConfig
+from tf_llm.text.duplicate_keys import DuplicatesConfig
 from tf_llm.text.filters import FilterConfig, Filters
-from tf_llm.text.html import strip_html
+from tf_llm.text.html import HtmlConfig, strip_html
+from tf_llm.text.words import WordsConfig
 
 MAX_SECONDS, MAX_MEGABYTES = 2.0, 300
 NEIGHBOURS = 6
@@ -42,6 +49,9 @@ STORY = (
     "that road was awake, because it was raining and the beds were warm. So they sat down together, shared {n} kinds "
     "of cheese, talked about the winter, and agreed to be honest until lunch. Both of them found this very funny."
 )
+
+
+COPY = f"<html><body><main><p>{STORY.format(n=7)}</p></main></body></html>".encode()
 
 
 def write_member(url, content, headers="", length=None):
@@ -154,6 +164,20 @@ def run_case(folder, record):
     return json.loads(child.stdout)
 
 
+def count_kept_copies(folder: Path, copies: int) -> int:
+    """How many pages are kept of so many copies of one, under addresses of their own in two files."""
+    for part in range(2):
+        members = (write_member(f"http://copies.example/{part}/{n}", COPY) for n in range(copies // 2))
+        (folder / f"copies-{part}.warc.gz").write_bytes(b"".join(members))
+    stages = {"html": HtmlConfig(), "filters": FilterConfig(), "words": WordsConfig(stop_words="own", minimum_count=1)}
+    shards = ShardConfig(validation_fraction=1e-9)
+    run = types.SimpleNamespace(
+        tokens="words", duplicates=DuplicatesConfig(), shards=shards, workers=WorkerConfig(), **stages
+    )
+    prepared = tf_llm.prepare(Warc(f"{folder}/copies-*.warc.gz"), run, folder / "shards")
+    return prepared.train.pages
+
+
 def main(argv):
     del argv
     if _CHILD.value:
@@ -180,12 +204,13 @@ def main(argv):
                 f"{name:36}{result['seconds']:8.2f}{result['megabytes']:6.0f}{result['neighbours']:>10}/{NEIGHBOURS}"
                 f"  {result['fate']}{'' if holds else '   <- too much'}"
             )
-    unit = f"of {len(cases)} pages that cost more than {MAX_SECONDS:.0f} s, {MAX_MEGABYTES} MB or a neighbour"
+        begin, copies = time.perf_counter(), 1_000 if _QUICK.value else 10_000
+        kept = count_kept_copies(Path(folder), copies)
+        print(f"{copies:,} copies of one page: {kept} kept, {time.perf_counter() - begin:.0f} s in all")
+        failures += kept != 1
+    unit = f"of {len(cases) + 1} cases that cost more than {MAX_SECONDS:.0f} s, {MAX_MEGABYTES} MB or a neighbour"
     print(json.dumps({"name": "hostile_pages", "value": failures, "goal": 0, "unit": unit, "holds": failures == 0}))
     sys.exit(0 if failures == 0 else 1)
-
-
-# To come, with duplicates in tf_llm.prepare: copies(), which prepares 10,000 copies of one page and expects one of them.
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@
 The step is that of training_speed.py, in a process of its own on all cores: 4 + 4 layers, d_model 256, 32 rows of
 128 + 128 tokens, mixed_bfloat16. Then this process, on one core and with one thread for operations, reads shards from
 the disk, written here of made-up ids, and draws batches as the trainer does: shuffled, cut into source and target,
-handed out by `experimental_distribute_dataset`. For the recipe `best`, with its shorter rows, its rate is shown, too.
+handed out by `experimental_distribute_dataset`. Once more, the blocks are read from the disk as those of a split that
+is too large for a constant. For the recipe `best`, with its shorter rows, its rate is shown, too.
 
-The goal: 20 times as many tokens a second as the step takes.
+The goal: 20 times as many tokens a second as the step takes, either way.
 """
 
 import dataclasses
@@ -26,8 +27,8 @@ import tensorflow as tf
 from absl import app, flags
 
 from tf_llm import recipes
+from tf_llm.data import pipeline
 from tf_llm.data.objectives import build_objective
-from tf_llm.data.pipeline import make_training_batches
 from tf_llm.data.shards import ShardWriter, load_shards, write_manifest
 from tf_llm.training.distribution import strategy
 
@@ -66,22 +67,24 @@ def write_shards(folder, config, vocabulary_size):
     return load_shards(folder)
 
 
-def measure_pipeline(run, seconds):
+def measure_pipeline(run, seconds, limit=pipeline.IN_MEMORY):
     """Batches a second that the trainer would be given, and the tokens that each holds."""
+    pipeline.IN_MEMORY = limit  # bytes of a split that becomes a constant
     with tempfile.TemporaryDirectory() as folder:
         shards = write_shards(folder, run.shards, run.model.vocabulary_size)
         source_length, target_length = run.model.source_length, run.model.target_length
         sizes = {"vocabulary_size": shards.vocabulary_size, "overlap": shards.config.overlap}
         objective = build_objective(run.objective, source_length, target_length, training=True, **sizes)
-        dataset = make_training_batches(shards, objective, run.training.batch_size, seed=0)
+        dataset = pipeline.make_training_batches(shards, objective, run.training.batch_size, seed=0)
         batches = iter(strategy("cpu").experimental_distribute_dataset(dataset))
-    for _ in range(20):  # what was read ahead
-        next(batches)
-    count, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < seconds:
-        next(batches)
-        count += 1
-    rate = count / (time.perf_counter() - begin)
+        for _ in range(20):  # what was read ahead
+            next(batches)
+        count, begin = 0, time.perf_counter()
+        while time.perf_counter() - begin < seconds:
+            next(batches)
+            count += 1
+        rate = count / (time.perf_counter() - begin)
+        del batches, dataset  # they read ahead, and the folder goes
     return rate, run.training.batch_size * (source_length + target_length)
 
 
@@ -113,20 +116,25 @@ def main(_):
     print(f"{'':28}{'batches/s':>10}{'tokens/s':>12}")
     print(f"{'the step, on all cores':28}{1 / step:10.2f}{tokens_of_step:12,.0f}")
     rates = {}
-    for name, run in (("its input, on one core", same), ("input of `best`, one core", best)):
-        rate, tokens = measure_pipeline(run, seconds)
+    for name, run, *limit in (
+        ("its input, on one core", same),
+        ("the same, from the disk", same, 0),
+        ("input of `best`, one core", best),
+    ):
+        rate, tokens = measure_pipeline(run, seconds, *limit)
         rates[name] = rate * tokens
         print(f"{name:28}{rate:10.1f}{rates[name]:12,.0f}")
-    ratio = rates["its input, on one core"] / tokens_of_step
-    print(f"\nthe pipeline makes {ratio:.0f} times what the step takes")
+    ratio, disk = (rates[name] / tokens_of_step for name in ("its input, on one core", "the same, from the disk"))
+    print(f"\nthe pipeline makes {ratio:.0f} times what the step takes, {disk:.0f} times from the disk")
     result = {
         "name": "input_pipeline_speed",
         "value": round(ratio, 1),
         "goal": GOAL,
         "unit": "times the step's tokens/s",
     }
-    print(json.dumps(result | {"holds": ratio >= GOAL}))
-    sys.exit(0 if ratio >= GOAL else 1)
+    holds = min(ratio, disk) >= GOAL
+    print(json.dumps(result | {"holds": holds}))
+    sys.exit(0 if holds else 1)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from tf_llm.prepare.statistics import merge_statistics
 from tf_llm.prepare.task import Preparation, Task, load_statistics, place_of
 from tf_llm.text.builders import make_builder
 from tf_llm.text.filters import Filters
+from tf_llm.text.html import require_extractor
 
 if TYPE_CHECKING:
     from tf_llm.config import RunConfig
@@ -89,6 +90,7 @@ def prepare(
         shards = reuse(folder, settings)
         shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed with its last step behind it
         return shards
+    require_extractor(run.html)
     builder = make_builder(run.tokens, run.words, count_sentinels(run))
     stages = {name: getattr(run, name) for name in ("html", "filters", "duplicates", "shards")}
     preparation = Preparation(builder=builder, **stages)

@@ -1,7 +1,7 @@
 """The driver for many machines: Apache Spark has the parts processed, and joins by shuffles what they have found.
 
-    driver = Spark("spark://host:7077")
-    tf_llm.prepare(pages, run, "/shared/runs/crawl/data", driver=driver)
+    from tf_llm.prepare.spark import Spark
+    tf_llm.prepare(pages, run, "/shared/runs/crawl/data", driver=Spark("spark://host:7077"))
 
 What Spark's machines need:
 
@@ -10,6 +10,8 @@ What Spark's machines need:
 - This package and the Python of the driver, of the same version: nothing is shipped. `pip install "tf_llm[spark]"` on
   every machine, or its folder in their PYTHONPATH. Another path to Python than here is named by PYSPARK_PYTHON.
 - Java 17 or newer.
+- Servers that do not mind: pages that come over a network are fetched by as many processes at once as Spark has cores
+  (`spark.cores.max` limits them), and each keeps the pace of one.
 
 A part is a task of Spark's, and a task that was lost with its machine is begun anew on another. Each attempt works in a
 folder of its own, which is renamed when all is done (shard.py), so neither a second attempt beside the first one

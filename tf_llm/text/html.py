@@ -3,8 +3,8 @@
 Three things happen to a page: its bytes are decoded (charset.py), its main content is separated from navigation,
 advertisements and comments, and the text is cleaned. Extraction is resiliparse's: a parser in C++ that follows the
 HTML5 rules, so broken mark-up costs no more than sound mark-up (the standard library's parser needs time in the square
-of some broken pages). examples/benchmarks/extraction_quality.py measures it against text cut out by hand, and so were
-the options chosen.
+of some broken pages). trafilatura, an extra, weighs what it finds, which is closer to what people cut out, and slower.
+examples/benchmarks/extraction_quality.py measures both against text cut out by hand, and so were the options chosen.
 
     >>> from tf_llm.contracts import Page
     >>> strip_html(Page("http://a.example/", b"<title>Tea</title><p>Green &amp; black tea.</p>"))
@@ -16,22 +16,30 @@ the options chosen.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib.util
 import itertools
+import logging
 import re
 import unicodedata
+from collections.abc import Callable
 
 from resiliparse.extract.html2text import extract_plain_text
 
-from tf_llm.contracts import Document, Page, Rejected
+from tf_llm.contracts import Document, Page, Rejected, UserError
 from tf_llm.text.charset import decode
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 PLAIN_TYPES = ("text/plain",)
+EXTRACTORS = ("fast", "trafilatura")
 
 # A main content shorter than this many characters was probably not found: most such pages say more elsewhere.
 SHORT_TEXT = 200
 # Alternative texts of pictures, bullets and comment sections are words that the people who made the gold text left out.
 EXTRACTION = {"alt_texts": False, "list_bullets": False, "comments": False, "links": False, "form_fields": False}
+
+TRAFILATURA = {"include_comments": False, "favor_precision": True}
+MISSED_SHARE = 0.25  # of the fast extractor's text; anything from .15 to .35 serves about as well
 
 # Characters that show nothing: control characters but tab and newline, soft hyphen, zero-width space, direction marks,
 # byte order mark, lone surrogates. Joiners (U+200C, U+200D) stay: Persian words and many emoji are made with them.
@@ -61,18 +69,26 @@ class HtmlConfig:
     """The switches of step 1."""
 
     main_content: bool = True  # leave out navigation, advertisements, comments; False keeps all the text of the page
+    extractor: str = "fast"  # "fast", or "trafilatura": slower, and closer to what people cut out; main content only
     max_bytes: int = 8_000_000  # a larger page is rejected
 
     def __post_init__(self):
         if self.max_bytes < 1:
             raise ValueError(f"html.max_bytes expected at least 1. Received: {self.max_bytes!r}")
+        if self.extractor not in EXTRACTORS:
+            raise ValueError(f"html.extractor expected one of {sorted(EXTRACTORS)}. Received: {self.extractor!r}")
+        if not self.main_content and self.extractor != "fast":
+            raise ValueError(
+                f"html.extractor expected 'fast' where html.main_content is False. Received: {self.extractor!r}"
+            )
 
 
 def strip_html(page: Page, config: HtmlConfig | None = None) -> Document | Rejected:
     """The readable text of a page, or why there is none.
 
     Plain text is decoded and cleaned only. Reasons: "too large", "not text" (by its media type), "binary" (by its
-    characters), "nested too deeply", "unreadable HTML", "no text". Raises nothing.
+    characters), "nested too deeply", "unreadable HTML", "no text". Raises nothing but UserError where the extractor is
+    not installed.
     """
     config = config or HtmlConfig()
     if len(page.content) > config.max_bytes:
@@ -88,7 +104,9 @@ def strip_html(page: Page, config: HtmlConfig | None = None) -> Document | Rejec
             if depth > limit:
                 return Rejected(page.url, "nested too deeply", f"{depth} elements, the limit is {limit}")
         try:
-            text = extract_text(text, config.main_content)
+            text = extract_text(text, config.main_content, config.extractor)
+        except UserError:
+            raise
         except Exception as error:  # a parser in C++ fed by strangers: whatever it says costs this page only
             return Rejected(page.url, "unreadable HTML", repr(error))
     text = clean_text(text)
@@ -112,15 +130,40 @@ def measure_depth(html: str) -> int:
     return max(itertools.accumulate(tags), default=0)
 
 
-def extract_text(html: str, main_content: bool = True) -> str:
+def extract_text(html: str, main_content: bool = True, extractor: str = "fast") -> str:
     """The text of an HTML page, one line a block.
 
-    Where hardly any main content is found, the text of the whole page stands in.
+    Where hardly any main content is found, the text of the whole page stands in; and the fast extractor's text where
+    trafilatura's is so much shorter that it must have missed the article.
+
+    Raises UserError where the extractor is not installed.
     """
     text = extract_plain_text(html, main_content=main_content, **EXTRACTION)
     if main_content and len(text) < SHORT_TEXT:
-        return extract_plain_text(html, main_content=False, **EXTRACTION)
+        text = extract_plain_text(html, main_content=False, **EXTRACTION)
+    if extractor == "trafilatura":
+        closer = load_trafilatura()(html, **TRAFILATURA) or ""
+        return closer if len(closer) >= MISSED_SHARE * len(text) else text
     return text
+
+
+def require_extractor(config: HtmlConfig) -> None:
+    """Raises UserError where the extractor is not installed: better said before the pages are read."""
+    if config.extractor != "fast" and importlib.util.find_spec(config.extractor) is None:
+        raise UserError(
+            f"expected the package {config.extractor}, which html.extractor names. Received: it is not installed. "
+            f'Install it: pip install "tf_llm[{config.extractor}]"'
+        )
+
+
+@functools.cache
+def load_trafilatura() -> Callable[..., str | None]:
+    """Its function, imported once. Raises UserError where it is not installed."""
+    require_extractor(HtmlConfig(extractor="trafilatura"))
+    import trafilatura
+
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # of a page without text we hear from its result
+    return trafilatura.extract
 
 
 def clean_text(text: str) -> str:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import re
 from collections import Counter
@@ -70,8 +71,8 @@ class WordTokenizer:
         return split_words(lower_case(text) if self.config.lower_case else text)
 
     def encode(self, text: str) -> list[int]:
-        ids, rare_id = self.ids, self.rare_id
-        return [id for word in self.words(text) if (id := ids.get(word, rare_id)) != DROPPED]
+        ids = map(self.ids.get, self.words(text), itertools.repeat(self.rare_id))
+        return [id for id in ids if id != DROPPED]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Words with a space between, but none before closing signs and after opening ones; special ids say nothing."""
