@@ -54,6 +54,15 @@ def write_atomically(
             partial.unlink()
 
 
+def sync_file(path: str | os.PathLike) -> None:
+    """Waits until what was written to a file is on the disk."""
+    file = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 @contextlib.contextmanager
 def lock_folder(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
     """Keeps a folder to this process inside the `with` block; a process that ends, however, lets go of it.

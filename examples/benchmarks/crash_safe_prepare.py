@@ -137,7 +137,7 @@ def wait(process, folder, moment, rng):
     if isinstance(moment, str):
         while process.poll() is None and STAGES.index(find_stage(folder)) < STAGES.index(moment):
             time.sleep(0.002)
-        moment = rng.uniform(0, 0.1)
+        moment = rng.choice([0.0, rng.uniform(0, 0.1)])
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=moment)
 
@@ -146,7 +146,9 @@ def kill(process, victim, rng):
     """Kills all or some of a run. Returns who was killed, nobody where the run is over."""
     if process.poll() is not None:
         return ""
-    workers = [pid for pid, command in list_group(process.pid) if "spawn_main" in command]
+    workers = []
+    if victim != "all":
+        workers = [pid for pid, command in list_group(process.pid) if "spawn_main" in command]
     if victim == "worker" and workers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(rng.choice(workers), signal.SIGKILL)
@@ -204,12 +206,10 @@ def count_left(leaders):
     return len(left)
 
 
-def draw_moments(kills, seconds, rng):
-    """Seconds after the start, one in each of as many stretches as there are runs that are killed by the clock."""
+def draw_moments(kills, rng):
+    """Shares of a run, one in each of as many stretches as there are runs that are killed by the clock."""
     count = max(1, round(kills * EVERY_TWICE / (EVERY_TWICE + 1) * (EVERY_AIMED - 1) / EVERY_AIMED))
-    while True:  # again only where runs were over before they could be killed
-        stretches = rng.sample(range(count), count)
-        yield from ((stretch + rng.random()) / count * seconds for stretch in stretches)
+    return [(stretch + rng.random()) / count for stretch in rng.sample(range(count), count)]
 
 
 def kill_runs(folder, kills, records, rng):
@@ -224,14 +224,15 @@ def kill_runs(folder, kills, records, rng):
     pages = json.loads((folder / "whole" / "data" / "statistics.json").read_bytes())["pages"]
     print(f"{pages} pages take {seconds:.1f} s undisturbed, {start_seconds:.1f} s of them to start\n")
 
-    moments, done, wrong, stages = draw_moments(kills, seconds, rng), 0, 0, Counter()
+    moments, done, wrong, stages = draw_moments(kills, rng), 0, 0, Counter()
     print(f"{'run':>4}  {'killed while':28}{'after seconds':18}{'who':18}{'left':>6}{'equal':>7}")
     for number in itertools.count():
         if done >= kills:
             break
         place, process, hits, leaders, error = folder / f"run-{number}", None, [], [], ""
         place.mkdir()
-        planned = [rng.choice(STAGES[1:]) if number % EVERY_AIMED == EVERY_AIMED - 1 else next(moments)]
+        is_aimed = number % EVERY_AIMED == EVERY_AIMED - 1 or not moments
+        planned = [rng.choice(STAGES[1:]) if is_aimed else moments[-1] * seconds]
         if number % EVERY_TWICE == EVERY_TWICE - 1:
             planned.append(rng.uniform(0, seconds))
         for moment in planned[: kills - done]:
@@ -241,8 +242,11 @@ def kill_runs(folder, kills, records, rng):
             begin = time.monotonic()
             wait(process, place, moment, rng)
             stage = find_stage(place)
-            if victim := kill(process, VICTIMS[(done + len(hits)) % len(VICTIMS)], rng):
-                hits.append((stage, f"{time.monotonic() - begin:.2f}", victim))
+            after = time.monotonic() - begin
+            victim = kill(process, VICTIMS[(done + len(hits)) % len(VICTIMS)], rng)
+            if not victim:
+                break
+            hits.append((stage, f"{after:.2f}", victim))
         try:
             if process.poll() is None:  # it goes on without a worker
                 process.wait()
@@ -251,6 +255,10 @@ def kill_runs(folder, kills, records, rng):
             equal = read_folder(place) == expected and [path.name for path in place.iterdir()] == ["data"]
         except (subprocess.CalledProcessError, OSError) as failure:
             equal, error = False, f"{failure}: {place.with_suffix('.log').read_text()[-500:]}"
+        if hits and not is_aimed:
+            moments.pop()
+        elif not hits:  # the machine is faster than it was: the moment comes again, and earlier
+            seconds = after
         left = count_left(leaders)
         done, wrong = done + len(hits), wrong + (not equal or left > 0)
         stages.update(stage for stage, _, _ in hits)
