@@ -113,9 +113,8 @@ def compare_engines(paths, contestants, repeats):
         for name in contestants:
             results[name].append(time_contestant(name, paths, cores=1))
     seconds = {name: statistics.median(run["seconds"] for run in runs) for name, runs in results.items()}
-    print(
-        f"{'on one core':26}{'pages':>6}{'text, MB':>9}{'tokens':>10}{'seconds':>9}{'(CPU)':>8}{'pages/s':>9}{'ratio':>7}"
-    )
+    heads = f"{'pages':>6}{'text, MB':>9}{'tokens':>10}{'seconds':>9}{'(CPU)':>8}{'pages/s':>9}{'ratio':>7}"
+    print(f"{'on one core':26}{heads}")
     for name, runs in results.items():
         pages, size, tokens = (runs[0][key] for key in ("pages", "text_bytes", "tokens"))
         busy = statistics.median(run["processor_seconds"] for run in runs)
