@@ -30,7 +30,7 @@ FIRST_PLANE = "".join(map(chr, range(1 << 16)))
 class Pattern:
     """A pattern that never has to give back what it took, and therefore needs no more time than in proportion.
 
-    `slow` is the engine of RegexpTokenizer without NLTK's layer over it: that keeps asking the clock, and so takes three
+    `slow` is the engine of RegexpTokenizer without NLTK's layer over it: that keeps asking the clock, and takes three
     times as long; and to import NLTK takes two seconds where SciPy is installed.
     """
 
