@@ -12,6 +12,7 @@ REQUIREMENTS = [
     # NLTK's tokenisers changed within 3.10 (opening quotes in 3.10.1): stay on what the vocabularies were made with.
     "nltk>=3.10.1,<3.11",
     "numpy>=1.26",
+    "regex>=2021.8.3",  # NLTK's engine
     "resiliparse>=1.0.2,<3",
     "sentencepiece>=0.2,<0.3",
     "tensorflow>=2.18,<2.22",

@@ -46,9 +46,11 @@ def test_docstring_examples():
     assert result.attempted > 5 and result.failed == 0
 
 
-def test_importing_text_leaves_tensorflow_alone():
+def test_importing_text_leaves_tensorflow_and_nltk_alone():
     modules = "html, words, tokenizers, sentence_pieces, piece_training, builders, residual"
-    code = f"import sys; from tf_llm.text import {modules}; sys.exit('tensorflow' in sys.modules)"
+    code = (
+        f"import sys; from tf_llm.text import {modules}; sys.exit(not {{'tensorflow', 'nltk'}}.isdisjoint(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -113,13 +113,14 @@ def compare_engines(paths, contestants, repeats):
         for name in contestants:
             results[name].append(time_contestant(name, paths, cores=1))
     seconds = {name: statistics.median(run["seconds"] for run in runs) for name, runs in results.items()}
-    print(f"{'on one core':28}{'pages':>7}{'text, MB':>10}{'tokens':>12}{'seconds':>9}{'pages/s':>9}{'tf_llm is':>11}")
+    heads = f"{'pages':>6}{'text, MB':>9}{'tokens':>10}{'seconds':>9}{'(CPU)':>8}{'pages/s':>9}{'ratio':>7}"
+    print(f"{'on one core':26}{heads}")
     for name, runs in results.items():
         pages, size, tokens = (runs[0][key] for key in ("pages", "text_bytes", "tokens"))
-        times = seconds[name] / seconds["tf_llm"]
+        busy = statistics.median(run["processor_seconds"] for run in runs)
         print(
-            f"{name:28}{pages:7}{size / 1e6:10.1f}{tokens:12,}{seconds[name]:9.2f}{pages / seconds[name]:9.1f}"
-            f"{times:10.1f}×"
+            f"{name:26}{pages:6}{size / 1e6:9.1f}{tokens:10,}{seconds[name]:9.2f}{busy:8.2f}"
+            f"{pages / seconds[name]:9.1f}{seconds[name] / seconds['tf_llm']:7.2f}"
         )
     return seconds
 

@@ -25,10 +25,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import nltk
 
 from tf_llm.contracts import SPECIAL_TOKENS, UNKNOWN_ID, Tokenizer, UserError
 from tf_llm.text.sentence_pieces import SentencePieceTokenizer
@@ -111,7 +110,7 @@ class WordTokenizer:
             kind="words",
             num_sentinels=self.num_sentinels,
             pattern=WORD_PATTERN,
-            nltk=nltk.__version__,
+            nltk=metadata.version("nltk"),
             config=dataclasses.asdict(self.config),
             stop_words=sorted(self.stop_words),
             vocabulary=self.vocabulary,

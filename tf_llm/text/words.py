@@ -42,7 +42,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import nltk
 import numpy as np
 
 from tf_llm.text.word_pattern import WORD_PATTERN, Pattern
@@ -193,6 +192,8 @@ def _read_own_list() -> list[str]:
 
 
 def _read_nltk_list() -> list[str]:
+    import nltk  # takes two seconds where SciPy is installed, and worker processes need none of it
+
     cache = str(_cache_folder())
     if cache not in nltk.data.path:
         nltk.data.path.append(cache)
@@ -205,6 +206,7 @@ def _read_nltk_list() -> list[str]:
 def _download_nltk_list() -> list[str]:
     if os.environ.get("TF_LLM_OFFLINE"):
         return []
+    import nltk
 
     def download():
         with contextlib.suppress(Exception):  # whatever goes wrong out there, our own list stands in
