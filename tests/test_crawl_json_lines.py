@@ -195,5 +195,5 @@ def test_real_documents(shared_data):
     results = [strip_html(page) for page in source]
     documents = [result for result in results if isinstance(result, Document)]
     assert len(results) == len({result.url for result in results}) == 2_300 and not source.rejections
-    assert {result.reason for result in results if isinstance(result, Rejected)} == {"binary"}  # compressed data and the like
+    assert {result.reason for result in results if isinstance(result, Rejected)} == {"binary"}
     assert len(documents) == 2_297 and documents[0].text.count("\n") > 1
