@@ -1,6 +1,6 @@
 """How much memory does a gigabyte of WARC take on its way to shards? The most that any process of the run ever had.
 
-    python examples/benchmarks/flat_memory.py            about 6 minutes on 2 cores, 3 GB of disk
+    python examples/benchmarks/flat_memory.py            about 4 minutes on 2 cores, 3 GB of disk
     python examples/benchmarks/flat_memory.py --quick    20 MB, 20 seconds
 
 The archive repeats real pages under new addresses until it has a gigabyte, gzipped record by record: some 45,000
