@@ -31,7 +31,7 @@ def test_counted_texts_become_a_tokenizer_with_sentinels(tokens):
     builder = pickle.loads(pickle.dumps(make_builder(tokens, CONFIG, 4)))
     counts, removed, stopped = Counter(), Counter(), Counter()
     for text in TEXTS:
-        counts.update(builder.count(text, removed, stopped))
+        counts.update(builder.cut(text, removed, stopped))
     tokenizer = builder.build(counts, TEXTS)
     assert tokenizer.vocabulary_size == len(tokenizer.vocabulary) + 3 + tokenizer.num_sentinels
     assert tokenizer.num_sentinels == 4
@@ -42,7 +42,7 @@ def test_counted_texts_become_a_tokenizer_with_sentinels(tokens):
 
 
 def test_a_text_of_which_nothing_is_left_has_no_counts():
-    assert make_builder("words", CONFIG).count("The is on", Counter(), Counter()) is None
-    assert all(make_builder(tokens, CONFIG).count("", Counter(), Counter()) is None for tokens in TOKENS)
+    assert make_builder("words", CONFIG).cut("The is on", Counter(), Counter()) is None
+    assert all(make_builder(tokens, CONFIG).cut("", Counter(), Counter()) is None for tokens in TOKENS)
     for tokens in TOKENS[1:]:
-        assert make_builder(tokens, CONFIG).count("The is on", Counter(), Counter()) is not None
+        assert make_builder(tokens, CONFIG).cut("The is on", Counter(), Counter()) is not None

@@ -15,7 +15,7 @@ from tf_llm.crawl.warc import Warc
 from tf_llm.text import residual
 from tf_llm.text.html import strip_html
 from tf_llm.text.piece_training import build_sentence_piece_tokenizer
-from tf_llm.text.residual import UnigramCoder
+from tf_llm.text.residual import Tally, UnigramCoder
 from tf_llm.text.sentence_pieces import SentencePieceTokenizer
 from tf_llm.text.tokenizers import CharTokenizer, WordTokenizer, build_word_tokenizer
 from tf_llm.text.words import WordsConfig, find_words
@@ -52,6 +52,20 @@ sentences = st.lists(st.sampled_from(["The", "KETTLE", "kettle", "iOS", " ", "  
 def test_ids_and_residual_hold_the_whole_text(tokenizer, text):
     coder = UnigramCoder(tokenizer)
     assert coder.restore(tokenizer.encode(text), coder.residual(text)) == text
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+@given(texts=st.lists(awkward | sentences.map("".join), max_size=3))
+def test_counting_kinds_of_words_counts_words(tokenizer, texts):
+    coder = UnigramCoder(tokenizer)
+    tally, plain = Tally(coder), {}
+    for text in texts:
+        tally.add(text)
+        for stream, symbols in coder.residual(text).items():
+            plain.setdefault(stream, Counter()).update(symbols)
+    assert {name: symbols for name, symbols in tally.counts().items() if symbols} == {
+        name: symbols for name, symbols in plain.items() if symbols
+    }
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)

@@ -85,11 +85,12 @@ def cut_blocks(ids, config):
     [[0, 1, 5, 6, 7], [6, 7, 8, 9, 1]]
     """
     stride = config.block_length - config.overlap
-    padding = -(len(ids) + 1) % stride
-    before = [PAD_ID] * (config.overlap - 1) + [END_ID] * (config.overlap > 0)
-    stream = [*before, *ids, END_ID] + [PAD_ID] * padding
-    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(stream, "int32"), config.block_length)
-    return windows[::stride]
+    before = config.overlap  # PAD_ID, and last END_ID, in front of the page
+    stream = np.full(before + len(ids) + 1 + -(len(ids) + 1) % stride, PAD_ID, "int32")
+    stream[before - 1 : before] = END_ID
+    stream[before : before + len(ids)] = ids
+    stream[before + len(ids)] = END_ID
+    return np.lib.stride_tricks.sliding_window_view(stream, config.block_length)[::stride]
 
 
 class ShardWriter:
@@ -115,7 +116,8 @@ class ShardWriter:
 
         Raises ValueError for an id that is padding or not of the vocabulary: it would be read back as another one.
         """
-        lowest, highest = min(ids, default=END_ID), max(ids, default=END_ID)
+        ids = np.asarray(ids, "int64")
+        lowest, highest = (ids.min(), ids.max()) if ids.size else (END_ID, END_ID)
         if lowest <= PAD_ID or highest >= self.vocabulary_size:
             raise ValueError(
                 f"ids are expected in [{PAD_ID + 1}, {self.vocabulary_size}). Received: {lowest} to {highest}"
@@ -151,7 +153,7 @@ class ShardWriter:
     def _join(self, ids):
         """The windows that a page fills, [n, block_length], when it follows the pages before it."""
         length = self.config.block_length
-        stream = np.concatenate([self._rest, np.asarray([*ids, END_ID], "int32")])
+        stream = np.concatenate([self._rest, ids, [END_ID]]).astype("int32")
         end = len(stream) // length * length
         self._rest = stream[end:]
         return stream[:end].reshape(-1, length)  # [n, L]

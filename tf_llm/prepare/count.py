@@ -52,11 +52,11 @@ def count_document(
 ) -> Document | Rejected:
     """Adds a document to the statistics and, if it is of the training split, to the counts; or says why not."""
     removed, stopped = Counter(), Counter()
-    found = preparation.builder.count(document.text, removed, stopped)
+    found = preparation.builder.cut(document.text, removed, stopped)
     if found is None:
         return Rejected(document.url, "no words left")
     statistics.keep(document)
-    statistics.kept += found.total()
+    statistics.kept += len(found)
     statistics.removed.update(removed)
     if split_of(document.url, preparation.shards.validation_fraction) == "train":
         statistics.training += 1

@@ -16,7 +16,7 @@ from tf_llm.data.shards import SPLITS, ShardWriter, split_of
 from tf_llm.prepare.count import load_kept
 from tf_llm.prepare.pulse import Faults, Pulse
 from tf_llm.prepare.task import Task, follow, survive
-from tf_llm.text.residual import UnigramCoder
+from tf_llm.text.residual import Tally, UnigramCoder
 from tf_llm.text.tokenizers import load_tokenizer
 
 TOKENIZER, RESIDUAL = "tokenizer.json", "residual.json"
@@ -30,24 +30,23 @@ def encode_documents(task: Task, place: Path, pulse: Pulse, faults: Faults) -> d
     config = task.preparation.shards
     coder = UnigramCoder(load_tokenizer(str(Path(task.folder) / TOKENIZER)))
     writers = {split: ShardWriter(place, split, config, coder.tokenizer.vocabulary_size) for split in SPLITS}
-    residual: dict[str, dict[str, Counter[str]]] = {split: {} for split in SPLITS}
+    residual = {split: Tally(coder) for split in SPLITS}
     lost: Counter[str] = Counter()
     for document, fault in follow(load_kept(task.folder, task.number, task.preparation), pulse, faults, "documents"):
         if not fault:
             with survive(document.url) as mishaps:
                 split = split_of(document.url, config.validation_fraction)
                 ids = coder.tokenizer.encode(document.text)
-                is_priced = split == "validation" or is_sampled(document.url, task.priced_fraction)
-                streams = coder.count(document.text) if is_priced else {}
+                if split == "validation" or is_sampled(document.url, task.priced_fraction):
+                    residual[split].add(document.text)
             fault = mishaps[0] if mishaps else None
         pulse.counts(0, fault is not None)
         if fault:
             lost[fault.reason] += 1
             continue
         writers[split].add(ids, len(document.text.encode("utf-8", "surrogatepass")))
-        for stream, symbols in streams.items():
-            residual[split].setdefault(stream, Counter()).update(symbols)
-    (place / RESIDUAL).write_text(json.dumps(residual), encoding="utf-8")
+    counts = {split: tally.counts() for split, tally in residual.items()}
+    (place / RESIDUAL).write_text(json.dumps(counts), encoding="utf-8")
     splits = {split: dataclasses.asdict(writer.close()) for split, writer in writers.items()}
     return {"rejected": dict(lost), "splits": splits}
 

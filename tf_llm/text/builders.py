@@ -1,11 +1,11 @@
 """From a corpus to its tokenizer, one builder for each kind of tokens.
 
-A builder has `count`, what one text gives to the counts of the corpus, and `build`, which makes the tokenizer of them.
-The article's text steps (4, 5 and 2 in `count`, 3 in `build`) are for words; characters know step 3 alone, and pieces
+A builder has `cut`, which says what is to be counted in a text, and `build`, which makes the tokenizer of the counts.
+The article's text steps (4, 5 and 2 in `cut`, 3 in `build`) are for words; characters know step 3 alone, and pieces
 none: what words are is for SentencePiece to find out, in the texts themselves. Builders travel between processes.
 
     >>> builder = make_builder("characters", WordsConfig(minimum_count=1))
-    >>> counts = builder.count("tea tree", removed=Counter(), stopped=Counter())
+    >>> counts = Counter(builder.cut("tea tree", removed=Counter(), stopped=Counter()))
     >>> builder.build(counts, texts=[]).vocabulary
     ['e', 't', ' ', 'a', 'r']
 """
@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tf_llm.contracts import Tokenizer
 from tf_llm.text.piece_training import build_sentence_piece_tokenizer, require_room
 from tf_llm.text.tokenizers import build_char_tokenizer, build_word_tokenizer
-from tf_llm.text.words import WordsConfig, find_words, load_stop_words
+from tf_llm.text.words import WordsConfig, find_words, load_stop_words, remove_stop_words
 
 
 class WordBuilder:
@@ -32,15 +32,14 @@ class WordBuilder:
         self.stop_words, self.origin = load_stop_words(config.stop_words)
         self.all_words = dataclasses.replace(config, stop_words="none")
 
-    def count(self, text: str, removed: Counter[str], stopped: Counter[str]) -> Counter[str] | None:
+    def cut(self, text: str, removed: Counter[str], stopped: Counter[str]) -> Sequence[str] | None:
         """The tokens of a text, or None where none is left. Adds to `removed`, see `words.find_words`, and the stop
         words themselves to `stopped`."""
-        counts = Counter(find_words(text, self.all_words, (), removed))
-        # Step 2, kind by kind instead of word by word: there are a few hundred kinds in a text of thousands of words.
-        stop_words = {word: counts.pop(word) for word in sorted(self.stop_words & counts.keys())}
-        removed["stop words"] += sum(stop_words.values())
-        stopped.update(stop_words)
-        return counts or None
+        words = find_words(text, self.all_words, (), removed)
+        kept = remove_stop_words(words, self.stop_words)
+        removed["stop words"] += len(words) - len(kept)
+        stopped.update(filter(self.stop_words.__contains__, words))
+        return kept or None
 
     def build(self, counts: Counter[str], texts: Iterable[str]) -> Tokenizer:
         """The tokenizer of the training texts, and of what `count` found in them."""
@@ -56,8 +55,8 @@ class CharBuilder:
         self.config, self.num_sentinels = config, num_sentinels
         self.stop_words, self.origin = load_stop_words("none")
 
-    def count(self, text: str, removed: Counter[str], stopped: Counter[str]) -> Counter[str] | None:
-        return Counter(text) or None
+    def cut(self, text: str, removed: Counter[str], stopped: Counter[str]) -> Sequence[str] | None:
+        return text or None
 
     def build(self, counts: Counter[str], texts: Iterable[str]) -> Tokenizer:
         return build_char_tokenizer(counts, self.config, self.num_sentinels)
@@ -73,8 +72,8 @@ class PieceBuilder:
         self.kind, self.config, self.num_sentinels = tokens, config, num_sentinels
         self.stop_words, self.origin = load_stop_words("none")
 
-    def count(self, text: str, removed: Counter[str], stopped: Counter[str]) -> Counter[str] | None:
-        return Counter() if text else None
+    def cut(self, text: str, removed: Counter[str], stopped: Counter[str]) -> Sequence[str] | None:
+        return () if text else None
 
     def build(self, counts: Counter[str], texts: Iterable[str]) -> Tokenizer:
         return build_sentence_piece_tokenizer(texts, self.config.vocabulary_size, self.kind, self.num_sentinels)

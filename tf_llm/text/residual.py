@@ -36,17 +36,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tf_llm.contracts import SPECIAL_TOKENS, UNKNOWN_ID
 from tf_llm.text.sentence_pieces import SentencePieceTokenizer
 from tf_llm.text.tokenizers import DROPPED, CharTokenizer, WordTokenizer
 from tf_llm.text.word_pattern import WORD_PATTERN, Pattern
+from tf_llm.text.words import lower_case
 
 Residual = dict[str, list[str]]  # stream -> its symbols in the order of the text
 Counts = dict[str, Mapping[str, int]]  # stream -> symbol -> occurrences; plain data, ready for JSON and other processes
 
+WORD_STREAMS = ("slots", "unknown", "case", "mixed", "word gaps", "sign gaps")
+SIGMA = "Σ"  # the one letter whose small form depends on what stands around it, beyond the word even
 KEPT, STOP = "kept word", " "  # white space is in no word, so neither can be mistaken for one
 CASES = {"lower": str, "Title": lambda word: word[:1].upper() + word[1:], "UPPER": str.upper}
 _words_and_gaps = Pattern(f"({WORD_PATTERN})")
@@ -77,7 +80,9 @@ class UnigramCoder:
 
     def count(self, text: str) -> Counts:
         """How often each symbol of each stream stands in the residual of a text; adds nothing to the coder."""
-        return {stream: Counter(symbols) for stream, symbols in self.residual(text).items()}
+        tally = Tally(self)
+        tally.add(text)
+        return tally.counts()
 
     def merge(self, counts: Counts) -> None:
         """Adds what `count` found, here or in another process, in training texts."""
@@ -118,26 +123,40 @@ class UnigramCoder:
         """All there is in a text beside the ids that the tokenizer keeps of it."""
         if isinstance(self.tokenizer, SentencePieceTokenizer):
             return {}
-        known, rare_id = self.tokenizer.ids, self.tokenizer.rare_id
         if isinstance(self.tokenizer, CharTokenizer):
-            return {"unknown": [character for character in text if character not in known]}
-        *parts, last_gap = _words_and_gaps.split(text)  # gap, word, gap, word, …, gap
-        streams: Residual = {name: [] for name in ("slots", "unknown", "case", "mixed", "word gaps", "sign gaps")}
+            return {"unknown": [character for character in text if character not in self.tokenizer.ids]}
+        gaps, originals, last_gap = self.cut(text)
+        streams: Residual = {name: [] for name in WORD_STREAMS}
         # Lower-casing moves no bounds of words, so the words of the text and of the lowered text come in pairs.
-        for gap, original, word in zip(parts[0::2], parts[1::2], self.tokenizer.words(text), strict=True):
+        for gap, original, word in zip(gaps, originals, self.tokenizer.words(text), strict=True):
             streams[_gap_stream(word)].append(gap)
-            id = known.get(word, rare_id)
-            streams["slots"].append(word if id == DROPPED else KEPT)
-            if id == UNKNOWN_ID:
-                streams["unknown"].append(word)
-            if self._has_case(word):
-                case = next((name for name, apply in CASES.items() if apply(word) == original), "mixed")
-                streams["case"].append(case)
-                if case == "mixed":
-                    streams["mixed"].append(original)
+            for stream, symbol in self.describe(original, word):
+                streams[stream].append(symbol)
         streams["slots"].append(STOP)
         streams["sign gaps"].append(last_gap)
         return streams
+
+    def cut(self, text: str) -> tuple[list[str], list[str], str]:
+        """The white space before each word, each word as it is written, and the space behind the last."""
+        *parts, last_gap = _words_and_gaps.split(text)  # gap, word, gap, word, …, gap
+        return parts[0::2], parts[1::2], last_gap
+
+    def see(self, word: str) -> str:
+        """A word as the tokenizer sees it in a text, whatever stands around it: not for words with SIGMA."""
+        return lower_case(word) if self.tokenizer.config.lower_case else word
+
+    def describe(self, original: str, word: str) -> Iterator[tuple[str, str]]:
+        """What has to be said of a word, as (stream, symbol), beside its gap."""
+        id = self.tokenizer.ids.get(word, self.tokenizer.rare_id)
+        yield "slots", (word if id == DROPPED else KEPT)
+        if id == UNKNOWN_ID:
+            yield "unknown", word
+        if self._has_case(word):
+            is_lower = original == word  # of nine words in ten: look no further
+            case = "lower" if is_lower else next((c for c, apply in CASES.items() if apply(word) == original), "mixed")
+            yield "case", case
+            if case == "mixed":
+                yield "mixed", original
 
     def restore(self, ids: Sequence[int], residual: Residual) -> str:
         """The text again, from the ids that were kept and the residual: the proof that nothing goes unpaid."""
@@ -161,6 +180,54 @@ class UnigramCoder:
     def _has_case(self, word: str) -> bool:
         """Whether lower-casing may have changed a word; both sides can tell from what is left of it."""
         return self.tokenizer.config.lower_case and word != word.upper()
+
+
+class Tally:
+    """Counts the symbols in the residuals of many texts: what adding up `UnigramCoder.count` gives, in less time.
+
+    What is said of a word depends on how it is written and on nothing else, so words are counted first, and each kind
+    is described once at the end.
+
+    >>> from tf_llm.text.tokenizers import CharTokenizer
+    >>> tally = Tally(UnigramCoder(CharTokenizer(["e", "t"])))
+    >>> tally.add("tea")
+    >>> tally.add("eat it")
+    >>> tally.counts()
+    {'unknown': Counter({'a': 2, ' ': 1, 'i': 1})}
+    """
+
+    def __init__(self, coder: UnigramCoder):
+        self.coder = coder
+        self._streams: dict[str, Counter[str]] = defaultdict(Counter)
+        self._words: Counter[str] = Counter()  # as they are written
+        self._pairs: Counter[tuple[str, str]] = Counter()  # (as it is written, as the tokenizer sees it)
+        self._gaps: Counter[tuple[str, str]] = Counter()  # (white space, first character of the word behind it)
+
+    def add(self, text: str) -> None:
+        """Counts a text."""
+        if not isinstance(self.coder.tokenizer, WordTokenizer):
+            for stream, symbols in self.coder.residual(text).items():
+                self._streams[stream].update(symbols)
+            return
+        gaps, originals, last_gap = self.coder.cut(text)
+        if SIGMA in text:
+            self._pairs.update(zip(originals, self.coder.tokenizer.words(text), strict=True))
+        else:
+            self._words.update(originals)
+        self._gaps.update(zip(gaps, [word[0] for word in originals], strict=True))
+        for stream, symbol in (("slots", STOP), ("sign gaps", last_gap)):
+            self._streams[stream][symbol] += 1
+
+    def counts(self) -> Counts:
+        """Stream -> symbol -> occurrences in all texts."""
+        streams = defaultdict(Counter, {name: Counter(symbols) for name, symbols in self._streams.items()})
+        for (gap, first), count in self._gaps.items():
+            streams[_gap_stream(first)][gap] += count
+        alone = (((word, self.coder.see(word)), count) for word, count in self._words.items())
+        for (original, word), count in itertools.chain(alone, self._pairs.items()):
+            for stream, symbol in self.coder.describe(original, word):
+                streams[stream][symbol] += count
+        return dict(streams)
 
 
 def _gap_stream(word: str) -> str:

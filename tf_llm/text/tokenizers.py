@@ -29,7 +29,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_llm.contracts import SPECIAL_TOKENS, UNKNOWN_ID, Tokenizer, UserError
+from tf_llm.contracts import PAD_ID, SPECIAL_TOKENS, UNKNOWN_ID, Tokenizer, UserError
 from tf_llm.text.sentence_pieces import SentencePieceTokenizer
 from tf_llm.text.tokens import name_sentinels, write_tokenizer
 from tf_llm.text.word_pattern import WORD_PATTERN
@@ -38,7 +38,7 @@ from tf_llm.text.words import WordsConfig, choose_vocabulary, lower_case, split_
 if TYPE_CHECKING:
     import tensorflow as tf
 
-DROPPED = -1  # stands in tables for "has no id"; never comes out of `encode`
+DROPPED = PAD_ID  # stands in tables for "has no id"; never comes out of `encode`
 
 # How signs stand to words in written English, read by `re` and by RE2: spaces that `decode` takes back.
 CLOSING_SIGN = r" ([.,;:!?%)\]}…’”»])"
@@ -71,7 +71,7 @@ class WordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         ids = map(self.ids.get, self.words(text), itertools.repeat(self.rare_id))
-        return [id for id in ids if id != DROPPED]
+        return list(filter(None, ids))  # all but DROPPED, which is 0
 
     def decode(self, ids: Sequence[int]) -> str:
         """Words with a space between, but none before closing signs and after opening ones; special ids say nothing."""
