@@ -83,13 +83,7 @@ class CommonCrawlPages:
         languages: pages mainly in one of these, as ISO 639-3 or 639-1 codes; none for all. Crawls from 2018-39 on know.
         media_types: as detected in the content, not as the server said.
         limit: at most so many records are asked for.
-        cache_dir: the folder for what is downloaded; None is `tf_llm` in the user's cache folder.
-        index_address: where the index is.
-        data_address: where the files are.
-        index_interval: seconds between two requests to the index server.
-        data_interval: seconds between two requests to the data server.
-        config: a `DownloadConfig`: patience with the network, an address for complaints.
-        sleep: what waits; a test may count instead.
+        cache_dir, index_address, data_address, index_interval, data_interval, config, sleep: as of `CommonCrawl`.
 
     Raises:
         UserError: an argument is out of range; when iterated: nothing matches, or the network fails for good.
