@@ -46,11 +46,11 @@ from tf_llm.crawl.common_crawl import (
 )
 from tf_llm.crawl.download import Host, NotFoundError
 from tf_llm.crawl.files import MAX_BYTES, count_rejections, narrow
-from tf_llm.crawl.languages import name_language
 from tf_llm.crawl.manners import DownloadConfig
 from tf_llm.crawl.records import HEAD, MAX_HEAD, matches_digest
 from tf_llm.crawl.warc import MEDIA_TYPE, MEDIA_TYPES, read_items
 from tf_llm.files import write_atomically
+from tf_llm.languages import find_long_code
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class CommonCrawlPages:
             raise UserError(f"expected a limit of at least 1. Received: {limit}. Leave it out to have all pages")
         self.url, self.match, self.limit = url, match, limit
         self.crawl = choose_crawl(crawl)
-        self.languages = tuple(map(name_language, languages))
+        self.languages = tuple(map(find_long_code, languages))
         self.media_types = tuple(media_types)
         for media_type in self.media_types:
             if not MEDIA_TYPE.fullmatch(media_type):
