@@ -1,6 +1,5 @@
 """Single pages of Common Crawl by way of its index: the right ones, each asked for once; what is lost is counted."""
 
-import doctest
 import gzip
 import itertools
 import json
@@ -10,8 +9,7 @@ import pytest
 from crawl_server import CRAWL, FILES, start, stop
 
 from tf_llm.contracts import UserError
-from tf_llm.crawl import CommonCrawlPages, languages
-from tf_llm.crawl.languages import name_language
+from tf_llm.crawl import CommonCrawlPages
 from tf_llm.crawl.manners import DownloadConfig
 
 
@@ -224,9 +222,3 @@ def test_an_index_that_is_none_is_a_one_line_error(server, connect, monkeypatch,
 def test_wrong_arguments_are_one_line_errors(settings, message):
     with pytest.raises(UserError, match=message):
         CommonCrawlPages(**{"url": "1.example", **settings})
-
-
-def test_codes_of_languages():
-    assert doctest.testmod(languages).failed == 0
-    assert [name_language(code) for code in ("ZH", "zho", "yue")] == ["zho", "zho", "yue"]
-    assert len(languages.ISO_639_3) == 184

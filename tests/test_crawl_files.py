@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tf_llm.contracts import Page, Rejected
-from tf_llm.crawl import Csv, HtmlFiles, JsonLines, TextFiles, Warc, files
+from tf_llm.crawl import Csv, HtmlFiles, JsonLines, TextFiles, Warc, downloads, files
 
 RECORD = (
     b"WARC/1.1\r\nWARC-Type: resource\r\nWARC-Record-ID: <urn:x:1>\r\nWARC-Date: 2026-11-01T00:00:00Z\r\n"
@@ -16,8 +16,9 @@ RECORD = (
 )
 
 
-def test_docstring_examples():
-    result = doctest.testmod(files)
+@pytest.mark.parametrize("module", [files, downloads])
+def test_docstring_examples(module):
+    result = doctest.testmod(module)
     assert result.attempted and result.failed == 0
 
 

@@ -28,9 +28,34 @@ from tf_llm.text.tokenizers import load_tokenizer
 from tf_llm.text.words import find_words, load_stop_words
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    monkeypatch.setenv("TF_LLM_OFFLINE", "1")
+@pytest.fixture(scope="module", autouse=True)
+def offline():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TF_LLM_OFFLINE", "1")
+        yield
+
+
+ONE = WorkerConfig(processes=1)
+
+
+class Kept(Local):
+    """A driver that keeps its worker from one run to the next."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept(offline):
+    """Whoever prepares with one worker gets the same one, which takes a second to start."""
+    with pytest.MonkeyPatch.context() as patch, Local(ONE) as first:
+        kept = Kept(ONE)
+        kept._pool = first._pool
+        patch.setattr(engine, "Local", lambda config: kept if config == ONE else Local(config))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +66,7 @@ def archive(tmp_path_factory):
 def make_run(**changes):
     run = tf_llm.recipes.article()
     changes.setdefault("shards", dataclasses.replace(run.shards, validation_fraction=0.2, blocks_per_shard=50))
-    changes.setdefault("workers", WorkerConfig(processes=1))
+    changes.setdefault("workers", ONE)
     return dataclasses.replace(run, **changes)
 
 

@@ -22,7 +22,7 @@ from tf_llm.prepare.engine import write_tokenizer
 from tf_llm.prepare.local import load_keys, save_repeats
 from tf_llm.prepare.pulse import Pulse, lose_rest
 from tf_llm.prepare.shard import process_shard
-from tf_llm.prepare.task import Preparation, Task, place_of
+from tf_llm.prepare.task import Preparation, Task, place_of, publish
 from tf_llm.text.builders import make_builder
 from tf_llm.text.duplicate_keys import DuplicatesConfig
 from tf_llm.text.duplicates import find_repeated_pages
@@ -247,6 +247,31 @@ def test_of_two_attempts_at_once_one_wins(source, expected, tmp_path, monkeypatc
     assert process_shard(tasks[0]) == json.loads(expected["read"]["statistics.json"])
     assert [path.name for path in (tmp_path / "parts" / "00000").iterdir()] == ["read"]
     assert read_files(tasks[0].place("read")) == expected["read"]
+
+
+def test_a_folder_gets_its_name_when_all_its_files_are_on_the_disk(source, tmp_path, monkeypatch):
+    tasks, synced = make_tasks(tmp_path, source), set()
+
+    def sync(path):
+        assert path.parent.suffix == ".partial" and not path.parent.with_suffix("").exists()
+        synced.add(path.relative_to(tmp_path / "parts" / "00000").as_posix())
+
+    monkeypatch.setattr(task, "sync_file", sync)
+    process_shard(tasks["read"])
+    save_repeats(tmp_path, 0, np.zeros(2, np.uint8), np.zeros(3, bool))
+    assert synced == {
+        *(f"read.partial/{path.name}" for path in tasks["read"].place("read").iterdir()),
+        "repeats.partial/pages.npy",
+        "repeats.partial/lines.npy",
+    }
+
+
+def test_a_folder_that_cannot_have_its_name_is_an_error(tmp_path):
+    (tmp_path / "repeats.partial").mkdir()
+    (tmp_path / "repeats").write_text("in the way")
+    with pytest.raises(OSError, match="repeats"):
+        publish(tmp_path / "repeats.partial", tmp_path / "repeats")
+    assert (tmp_path / "repeats.partial").exists()
 
 
 @pytest.mark.parametrize("stage", STAGES)

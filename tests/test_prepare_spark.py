@@ -178,6 +178,27 @@ def test_repeats_are_those_that_one_machine_finds(session, names, tmp_path):
     assert set(np.concatenate(verdicts)) == ({0, 1, 2, 3} if "near" in names else {0}) and len(verdicts[2]) == 0
 
 
+def test_what_a_machine_cannot_write_in_a_join_is_one_line(session, tmp_path):
+    write_keys(tmp_path, parts=2)
+    in_the_way = place_of(tmp_path, 1, "repeats.lines.npy")
+    in_the_way.mkdir()
+    with Spark(session=session) as driver:
+        with pytest.raises(UserError, match=r"^cannot write .*repeats\.lines\.npy: expected room for .* bytes, rec.*$"):
+            driver.find_repeats(tmp_path, 2, DuplicatesConfig(names="lines"))
+        in_the_way.rmdir()
+        place_of(tmp_path, 0, "repeats").symlink_to("nowhere")
+        with pytest.raises(NotADirectoryError, match=r"^\[Errno 20\] Not a directory: .*/repeats'$"):
+            driver.find_repeats(tmp_path, 2, DuplicatesConfig(names="lines"))
+
+
+def test_other_errors_of_sparks_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="lost"), spark.pass_on_errors():
+        raise RuntimeError("a machine was lost: [Errno 28] and UserError: are only mentioned")
+    text = "Traceback:\n  File\nOSError: [Errno 28] No space left on device\n\n\tat java.lang.Thread.run\n"
+    with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device$"), spark.pass_on_errors():
+        raise RuntimeError(text)
+
+
 def test_words_of_any_characters_are_counted(session, tmp_path):
     words = ["tea", "", "a\0b", "\ud800", "\udfff\ud800", "茶", "\U0001f375", "\0", "ÿ"]
     draw = random.Random(0)

@@ -2,13 +2,12 @@
 
 import doctest
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from tf_llm.contracts import Document, Rejected, UserError
 from tf_llm.text import languages
-from tf_llm.text.languages import DETECTORS, Language, load_codes, load_detector, name_language
+from tf_llm.text.languages import DETECTORS, Language, load_detector
 
 URL = "http://cats.example/"
 TEXTS = {
@@ -27,27 +26,7 @@ TEXTS = {
 
 def test_docstring_examples():
     result = doctest.testmod(languages)
-    assert result.attempted > 4 and result.failed == 0
-
-
-@pytest.mark.parametrize(
-    ("label", "code"),
-    [
-        ("eng", "en"), ("en", "en"), ("en-GB", "en"), ("EN_us", "en"), ("English", "en"), ("zho", "zh"), ("chi", "zh"),
-        ("zh-cn", "zh"), ("zh-Hant-TW", "zh"), ("cmn", "zh"), ("nob", "no"), ("iw", "he"), ("ceb", "ceb"),
-        (" fra ", "fr"),         ("norwegian nynorsk", "nn"), ("", None), ("x", None),
-        ("English please", None), ("12", None), ("日本", None),
-    ],
-)  # fmt: skip
-def test_names_of_languages(label, code):
-    assert name_language(label) == code
-
-
-def test_no_two_languages_share_a_code():
-    assert len(set(load_codes().values())) == 182
-    text = Path(languages.__file__).with_name("languages.txt").read_text(encoding="utf-8")
-    codes = [code for line in text.splitlines() if line[0] != "#" for code in line.partition(", ")[0].split()]
-    assert len(codes) == len(set(codes))
+    assert result.attempted > 2 and result.failed == 0
 
 
 @pytest.mark.parametrize(

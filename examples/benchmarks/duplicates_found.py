@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -101,31 +102,28 @@ def find_tf_llm(originals: list[str], copies: list[str]) -> np.ndarray:
     return verdicts > 0
 
 
-def find_datasketch(originals: list[str], copies: list[str]) -> np.ndarray:
-    index = datasketch.MinHashLSH(threshold=CONFIG.jaccard, num_perm=CONFIG.sketch)
-    minima = [sketch_datasketch(text) for text in originals]
+def find_in_index(index, sketch: Callable, originals: list[str], copies: list[str]) -> np.ndarray:
+    """The same by the index of a library: what it proposes is compared by the estimate of its sketches."""
+    minima = [sketch(text) for text in originals]
     for number, one in enumerate(minima):
         index.insert(number, one)
     return np.array(
         [
             any(one.jaccard(minima[number]) >= CONFIG.jaccard for number in index.query(one))
-            for one in map(sketch_datasketch, copies)
+            for one in map(sketch, copies)
         ]
     )
+
+
+def find_datasketch(originals: list[str], copies: list[str]) -> np.ndarray:
+    index = datasketch.MinHashLSH(threshold=CONFIG.jaccard, num_perm=CONFIG.sketch)
+    return find_in_index(index, sketch_datasketch, originals, copies)
 
 
 def find_rensa(originals: list[str], copies: list[str]) -> np.ndarray:
     bands, rows = CONFIG.bands
     index = rensa.RMinHashLSH(threshold=CONFIG.jaccard, num_perm=bands * rows, num_bands=bands)
-    minima = [sketch_rensa(text) for text in originals]
-    for number, one in enumerate(minima):
-        index.insert(number, one)
-    return np.array(
-        [
-            any(one.jaccard(minima[number]) >= CONFIG.jaccard for number in index.query(one))
-            for one in map(sketch_rensa, copies)
-        ]
-    )
+    return find_in_index(index, sketch_rensa, originals, copies)
 
 
 def sketch_datasketch(text: str):

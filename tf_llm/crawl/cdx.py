@@ -46,11 +46,11 @@ from tf_llm.crawl.common_crawl import (
 )
 from tf_llm.crawl.download import Host, NotFoundError
 from tf_llm.crawl.files import MAX_BYTES, count_rejections, narrow
-from tf_llm.crawl.languages import name_language
 from tf_llm.crawl.manners import DownloadConfig
 from tf_llm.crawl.records import HEAD, MAX_HEAD, matches_digest
 from tf_llm.crawl.warc import MEDIA_TYPE, MEDIA_TYPES, read_items
 from tf_llm.files import write_atomically
+from tf_llm.languages import find_long_code
 
 logger = logging.getLogger(__name__)
 
@@ -83,13 +83,7 @@ class CommonCrawlPages:
         languages: pages mainly in one of these, as ISO 639-3 or 639-1 codes; none for all. Crawls from 2018-39 on know.
         media_types: as detected in the content, not as the server said.
         limit: at most so many records are asked for.
-        cache_dir: the folder for what is downloaded; None is `tf_llm` in the user's cache folder.
-        index_address: where the index is.
-        data_address: where the files are.
-        index_interval: seconds between two requests to the index server.
-        data_interval: seconds between two requests to the data server.
-        config: a `DownloadConfig`: patience with the network, an address for complaints.
-        sleep: what waits; a test may count instead.
+        cache_dir, index_address, data_address, index_interval, data_interval, config, sleep: as of `CommonCrawl`.
 
     Raises:
         UserError: an argument is out of range; when iterated: nothing matches, or the network fails for good.
@@ -122,7 +116,7 @@ class CommonCrawlPages:
             raise UserError(f"expected a limit of at least 1. Received: {limit}. Leave it out to have all pages")
         self.url, self.match, self.limit = url, match, limit
         self.crawl = choose_crawl(crawl)
-        self.languages = tuple(map(name_language, languages))
+        self.languages = tuple(map(find_long_code, languages))
         self.media_types = tuple(media_types)
         for media_type in self.media_types:
             if not MEDIA_TYPE.fullmatch(media_type):

@@ -11,24 +11,21 @@ See https://commoncrawl.org/get-started
 """
 
 import contextlib
-import copy
 import gzip
-import itertools
 import json
 import logging
 import os
 import re
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Self
 
-from tf_llm.contracts import Page, UserError
+from tf_llm.contracts import Page, Rejected, UserError
 from tf_llm.crawl.cache import cache_folder
 from tf_llm.crawl.download import Host, NotFoundError
-from tf_llm.crawl.files import MAX_BYTES, count_rejections, narrow
+from tf_llm.crawl.downloads import Downloads
+from tf_llm.crawl.files import MAX_BYTES
 from tf_llm.crawl.manners import DownloadConfig
 from tf_llm.crawl.warc import read_items
 
@@ -41,7 +38,7 @@ DAY = 24 * 60 * 60
 CRAWLS_SHOWN = 5  # in an error about an unknown one
 
 
-class CommonCrawl:
+class CommonCrawl(Downloads):
     """Pages of one monthly crawl; a `contracts.Source`. Files are downloaded when iteration comes to them.
 
     Args:
@@ -86,51 +83,16 @@ class CommonCrawl:
             raise UserError(f"expected at least 1 file. Received: files={files}. Ask for more")
         if megabytes is not None and not megabytes > 0:
             raise UserError(f"expected megabytes above 0. Received: {megabytes}. Leave it out to have whole files")
+        super().__init__(files)
         self.crawl, self.files, self.megabytes, self.kind = choose_crawl(crawl), files, megabytes, kind
         self.cache_dir = cache_dir
         self.index = Host(index_address, index_interval, config, sleep)
         self.data = Host(data_address, data_interval, config, sleep)
-        self.rejections: Counter[str] = Counter()
-        self._mine = slice(0, files, 1)  # of the crawl's list of paths
-        self._items = slice(0, None, 1)  # of each file, pages and rejections counted together
-
-    def __repr__(self) -> str:
-        extent = "whole" if self.megabytes is None else f"the first {self.megabytes:g} MB of each"
-        share = ""
-        if self._mine.step > 1 or self._items.step > 1:
-            share = f", of {self._mine.start}::{self._mine.step} items {self._items.start}::{self._items.step}"
-        return f"CommonCrawl({self.crawl or 'newest'}, {self.files} {self.kind} files, {extent}{share})"
 
     @property
     def parts(self) -> int:
         """The number of files that were asked for."""
         return len(range(self.files)[self._mine])
-
-    def __iter__(self) -> Iterator[Page]:
-        self.rejections.clear()
-        for path in self.download():
-            items = read_items(path, path.name, MAX_BYTES)
-            mine = itertools.islice(items, self._items.start, self._items.stop, self._items.step)
-            yield from count_rejections(mine, self.rejections, path.name)
-
-    def shard(self, index: int, count: int) -> Self:
-        """Part `index` of `count`: every count-th file or, of fewer files than that, every count-th item of each.
-
-        It downloads its own files when it is iterated. The newest crawl gets its name now, so that all parts are of
-        the same one.
-        """
-        part = copy.copy(self)
-        part.rejections, part.crawl = Counter(), self.name_crawl()
-        if count <= self.parts:
-            part._mine = narrow(self._mine, index, count)
-        else:
-            part._items = narrow(self._items, index, count)
-        return part
-
-    def fetch(self) -> None:
-        """Downloads the files."""
-        for _ in self.download():
-            pass
 
     def download(self) -> Iterator[Path]:
         """Yields the local path of each file, downloading what the cache does not hold."""
@@ -172,6 +134,16 @@ class CommonCrawl:
     def list_crawls(self) -> list[str]:
         """The names of the crawls there are, newest first."""
         return list_crawls(self.index, self.cache_dir)
+
+    def _read(self, path: Path) -> Iterator[Page | Rejected]:
+        return read_items(path, str(path), MAX_BYTES)
+
+    def _settle(self) -> None:
+        self.name_crawl()
+
+    def _settings(self) -> tuple[str, ...]:
+        extent = "whole" if self.megabytes is None else f"the first {self.megabytes:g} MB of each"
+        return self.crawl or "newest", f"{self.files} {self.kind} files", extent
 
     def _folder(self) -> Path:
         return cache_folder(self.cache_dir) / "common_crawl" / self.crawl / self.kind

@@ -10,24 +10,21 @@ where a part is iterated, for the pages of that part alone. See https://meta.wik
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import itertools
 import json
 import logging
 import os
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Self
 
 from tf_llm.contracts import Page, Rejected, UserError
 from tf_llm.crawl.cache import REMEDY, cache_folder
 from tf_llm.crawl.download import DownloadConfig, Host, NotFoundError
+from tf_llm.crawl.downloads import Downloads
 from tf_llm.crawl.dumps import Article, read_articles
-from tf_llm.crawl.files import Files, count_rejections, narrow
+from tf_llm.crawl.files import Files
 from tf_llm.crawl.wikitext import TooComplexError, import_parser, strip_wikitext
 from tf_llm.files import write_atomically
 
@@ -74,7 +71,7 @@ class WikipediaDump(Files):
         return (self.max_bytes,)
 
 
-class Wikipedia:
+class Wikipedia(Downloads):
     """The articles of one Wikipedia; a `contracts.Source`. Files are downloaded when iteration comes to them.
 
     Args:
@@ -115,49 +112,15 @@ class Wikipedia:
             raise UserError(f"expected a date such as '20261101', or 'latest'. Received: {date!r}. Correct it")
         if files is not None and files < 1:
             raise UserError(f"expected at least 1 file. Received: files={files}. Ask for more, or leave it out")
+        super().__init__(files)
         self.language, self.date, self.files, self.cache_dir = language, date, files, cache_dir
         self.wiki = f"{language.replace('-', '_')}wiki"
         self.host = Host(address, interval, config, sleep)
-        self.rejections: Counter[str] = Counter()
-        self._mine = slice(0, files, 1)  # of the dump's list of files
-        self._items = slice(0, None, 1)  # of each file, pages and rejections counted together
-
-    def __repr__(self) -> str:
-        share = ""
-        if self._mine.step > 1 or self._items.step > 1:
-            share = f", of {self._mine.start}::{self._mine.step} items {self._items.start}::{self._items.step}"
-        return f"Wikipedia({self.language}, {self.date}, {self.files or 'all'} files{share})"
 
     @property
     def parts(self) -> int:
         """The number of files, which the server tells."""
         return len(self.list_files())
-
-    def __iter__(self) -> Iterator[Page]:
-        self.rejections.clear()
-        for path in self.download():
-            items = read_articles(path, path.name, MAX_BYTES)
-            mine = itertools.islice(items, self._items.start, self._items.stop, self._items.step)
-            yield from count_rejections(map(make_page, mine), self.rejections, str(path))
-
-    def shard(self, index: int, count: int) -> Self:
-        """Part `index` of `count`: every count-th file or, of fewer files than that, every count-th item of each.
-
-        It downloads its own files when it is iterated. The latest dump gets its date now, so that all parts are of the
-        same one.
-        """
-        part = copy.copy(self)
-        part.rejections, part.date = Counter(), self.name_date()
-        if count <= self.parts:
-            part._mine = narrow(self._mine, index, count)
-        else:
-            part._items = narrow(self._items, index, count)
-        return part
-
-    def fetch(self) -> None:
-        """Downloads the files."""
-        for _ in self.download():
-            pass
 
     def download(self) -> Iterator[Path]:
         """Yields the local path of each file, downloading what the cache does not hold."""
@@ -190,6 +153,18 @@ class Wikipedia:
             self.date = self._find_latest()
             logger.info("the latest dump of %s is of %s", self.wiki, self.date)
         return self.date
+
+    def _read(self, path: Path) -> Iterator[Article | Rejected]:
+        return read_articles(path, path.name, MAX_BYTES)
+
+    def _convert(self, item: Article | Rejected) -> Page | Rejected:
+        return make_page(item)
+
+    def _settle(self) -> None:
+        self.name_date()
+
+    def _settings(self) -> tuple[str, ...]:
+        return self.language, self.date, f"{self.files or 'all'} files"
 
     def _find_latest(self) -> str:
         """The date of the newest complete dump. The list of dates is kept for a day."""

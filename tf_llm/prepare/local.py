@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import queue
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from tf_llm.prepare.count import COUNTS, LINES, PAGES, REPEATS
 from tf_llm.prepare.progress import Progress
 from tf_llm.prepare.read import KEYS
 from tf_llm.prepare.shard import process_shard
-from tf_llm.prepare.task import Task, place_of
+from tf_llm.prepare.task import Task, place_of, publish
 from tf_llm.prepare.worker import WorkerConfig, WorkerPool
 from tf_llm.text.duplicate_keys import DuplicatesConfig, Keys
 from tf_llm.text.duplicates import find_repeated_lines, find_repeated_pages
@@ -104,12 +103,7 @@ def save_repeats(folder: Path, part: int, pages: np.ndarray, lines: np.ndarray |
     np.save(partial / PAGES, pages, allow_pickle=False)
     if lines is not None:
         np.save(partial / LINES, lines, allow_pickle=False)
-    try:
-        partial.rename(place)
-    except OSError:  # another attempt was quicker, and has made the same
-        if not (place / PAGES).exists():
-            raise
-        shutil.rmtree(partial, ignore_errors=True)
+    publish(partial, place)
 
 
 def work(task: Task, pulse, faults) -> None:

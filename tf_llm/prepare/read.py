@@ -1,6 +1,8 @@
 """Stage "read": the pages of a part become documents, or are rejected; nothing here needs to know the other parts.
 
-page -> strip_html -> Filters -> a line in documents.jsonl, and the keys by which duplicates are found
+    page -> strip_html -> Filters -> a line in documents.jsonl, and the keys by which duplicates are found
+
+A part that was begun before goes on behind the last whole line of its log.
 """
 
 from __future__ import annotations

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from typing import Any
 
-from tf_llm.files import lock_folder, sync_file, write_atomically
+from tf_llm.files import lock_folder, write_atomically
 from tf_llm.prepare.count import count_words
 from tf_llm.prepare.encode import encode_documents
 from tf_llm.prepare.pulse import Faults, Pulse
 from tf_llm.prepare.read import read_pages
-from tf_llm.prepare.task import STATISTICS, Task, load_statistics
+from tf_llm.prepare.task import STATISTICS, Task, load_statistics, publish
 
 STAGES = {"read": read_pages, "count": count_words, "encode": encode_documents}
 
@@ -49,12 +48,5 @@ def process_shard(task: Task, pulse: Pulse | None = None, faults: Faults | None 
         partial.mkdir(exist_ok=True)
         statistics = STAGES[task.stage](task, partial, pulse or Pulse(), faults or {})
         write_atomically(partial / STATISTICS, json.dumps(statistics).encode())
-        for file in partial.iterdir():
-            sync_file(file)  # or a power cut may find the folder before what is in it
-        try:
-            partial.rename(place)
-        except OSError:  # another attempt was quicker, and has made the same
-            if not (place / STATISTICS).exists():
-                raise
-            shutil.rmtree(partial, ignore_errors=True)
+        publish(partial, place)
     return load_statistics(place)

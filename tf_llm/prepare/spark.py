@@ -119,13 +119,15 @@ class Spark:
         from tf_llm.prepare import spark_joins
 
         self._session.sparkContext.setJobDescription("finding duplicates")
-        return spark_joins.find_repeats(self._session, folder, parts, config)
+        with pass_on_errors():
+            return spark_joins.find_repeats(self._session, folder, parts, config)
 
     def add_counts(self, folder: Path, parts: int) -> Counter[str]:
         from tf_llm.prepare import spark_joins
 
         self._session.sparkContext.setJobDescription("adding up the counts of words")
-        return spark_joins.add_counts(self._session, folder, parts)
+        with pass_on_errors():
+            return spark_joins.add_counts(self._session, folder, parts)
 
 
 def require_pyspark() -> None:
@@ -191,6 +193,23 @@ def show(progress: Progress, done: Mapping[str, Accumulator]) -> Iterator[None]:
         is_over.set()
         thread.join()
         progress.set(**{name: count.value for name, count in done.items()})
+
+
+@contextlib.contextmanager
+def pass_on_errors() -> Iterator[None]:
+    """Raises again in the `with` block what Spark's machines have raised for people to see to, such as a full disk.
+
+    What comes from there is an error of Spark's with the text of the traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        if said := re.findall(rf"^{UserError.__module__}\.UserError: (.+)$", str(error), re.MULTILINE):
+            raise UserError(said[-1]) from error
+        if said := re.findall(r"^\w+Error: \[Errno (\d+)\] (.+)$", str(error), re.MULTILINE):
+            number, text = said[-1]
+            raise OSError(int(number), text) from error
+        raise
 
 
 def process_task(task: Task, limits: WorkerConfig, done: Mapping[str, Accumulator]) -> UserError | OSError | None:

@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tf_llm.contracts import Rejected, Source
 from tf_llm.data.shards import ShardConfig
+from tf_llm.files import sync_file
 from tf_llm.prepare.pulse import Faults, Pulse, lose_rest
 from tf_llm.text.duplicate_keys import DuplicatesConfig
 from tf_llm.text.filters import FilterConfig
@@ -63,6 +65,24 @@ def place_of(folder: str | Path, number: int, stage: str) -> Path:
 def load_statistics(place: Path) -> dict[str, Any]:
     """What a stage has counted that is done."""
     return json.loads((place / STATISTICS).read_bytes())
+
+
+def publish(partial: Path, place: Path) -> None:
+    """Gives a folder in which all is done the name under which others look for it; what it holds is on the disk first.
+
+    Where another attempt was quicker, its folder stays, for it holds the same, and this one is removed.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    for file in partial.iterdir():
+        sync_file(file)  # or a power cut may find the folder before what is in it
+    try:
+        partial.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def follow(

@@ -31,10 +31,11 @@ from collections import Counter
 from collections.abc import Callable
 
 from tf_llm.contracts import Document, Rejected
+from tf_llm.languages import name_language
 from tf_llm.text.block_lists import UrlList, WordList, digest_list
 from tf_llm.text.c4 import C4, SCRIPTS
 from tf_llm.text.gopher import WHOSE_STOP_WORDS, GopherQuality, reject_repetition
-from tf_llm.text.languages import DETECTORS, Language, name_language
+from tf_llm.text.languages import DETECTORS, Language
 from tf_llm.text.personal_data import PersonalData
 
 Rule = Callable[[Document, Counter[str]], Document | Rejected]

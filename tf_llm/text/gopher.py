@@ -40,7 +40,7 @@ from collections import Counter
 import numpy as np
 
 from tf_llm.contracts import Document, Rejected
-from tf_llm.text.languages import name_language
+from tf_llm.languages import name_language
 from tf_llm.text.scripts import CHARACTERS_PER_WORD, LETTER, LETTERS, count_words, is_unspaced, split_words
 
 LEAST_WORDS, MOST_WORDS = 50, 100_000

@@ -1,11 +1,5 @@
 """Which language is a page in? By what its archive says, else by detection.
 
-    >>> name_language("eng"), name_language("zh-TW"), name_language("ger"), name_language("Spanish")
-    ('en', 'zh', 'de', 'es')
-
-Archives name languages in different ways: Common Crawl writes `eng`, Wikipedia `en`, browsers `en-GB`. Everything is
-brought to ISO 639-1, which has two letters; a language that has no such code keeps its three.
-
 Detection is py3langid's (140 languages) or langdetect's (55; C4 used it), and needs the extra `languages`.
 """
 
@@ -15,50 +9,24 @@ import dataclasses
 import functools
 import importlib.util
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 from tf_llm.contracts import Document, Rejected, UserError
+from tf_llm.languages import name_language
 
 logger = logging.getLogger(__name__)
 
 DETECTORS = ("py3langid", "langdetect")
 # A detector is as sure after so many characters as it will ever be, and the whole of a long page takes it a second.
 SAMPLE_CHARACTERS = {"py3langid": 2_000, "langdetect": 10_000}
-CODE = re.compile(r"[a-z]{2,3}")
-
-
-@functools.cache
-def load_codes() -> dict[str, str]:
-    """Every code and English name (in small letters) that languages.txt has -> the code of two letters."""
-    codes = {}
-    for line in Path(__file__).with_name("languages.txt").read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            names, _, english = line.partition(", ")
-            first, *others = names.split()
-            codes |= dict.fromkeys([first, *others, english.lower()], first)
-    return codes
-
-
-def name_language(label: str) -> str | None:
-    """The code of a language that somebody called by another code or by its name; None where it is none.
-
-    >>> name_language("yue"), name_language("perhaps English")
-    ('yue', None)
-    """
-    label = label.strip().lower()
-    code = re.split("[-_]", label, maxsplit=1)[0]
-    known = load_codes()
-    return known.get(label) or known.get(code) or (code if CODE.fullmatch(code) and len(code) == 3 else None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Language:
     """The rule "language": keeps pages in admitted languages and labels them all.
 
-    admitted: codes as `name_language` gives them; none admits all.
+    admitted: codes as `languages.name_language` gives them; none admits all.
     detector: one of `DETECTORS`, for pages that have no label.
     trust_labels: whether the first language that the archive names is believed.
     probability: below it, a language counts as not detected.

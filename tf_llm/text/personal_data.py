@@ -115,6 +115,11 @@ def find_ips(text: str) -> list[tuple[int, int]]:
 
 
 def is_public(address: str) -> bool:
+    """Whether it is an IP address under which the whole net can reach somebody, as IANA's registries of them say.
+
+    >>> is_public("8.8.8.8"), is_public("192.168.0.1"), is_public("999.1.1.1")
+    (True, False, False)
+    """
     try:
         return ipaddress.ip_address(address).is_global
     except ValueError:  # it only looked like one
