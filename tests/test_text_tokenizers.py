@@ -131,12 +131,13 @@ def test_rare_characters_are_unknown():
     assert tokenizer.encode("abc") == [3, 4, UNKNOWN_ID]
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(st.text(st.sampled_from("aBcß'’-.,1٣_ \t\n\u00a0“(é!İΣς한\u0301👩\u200d🚀\x00")), min_size=1, max_size=5)
-)
+awkward_texts = st.text(st.sampled_from("aBcß'’-.,1٣_ \t\n\u00a0“(é!İΣς한\u0301👩\u200d🚀\x00"))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(awkward_texts, min_size=1, max_size=23))  # twelve on average, since a call of the graph takes long
 def test_graph_equals_python_on_awkward_text(texts):
-    tokenizer = _tokenizer(WordsConfig(stop_words="none", minimum_count=1, rare_words="unknown"), *texts[:1])
+    tokenizer = _tokenizer(WordsConfig(stop_words="none", minimum_count=1, rare_words="unknown"), *texts[::4])
     ids = [tokenizer.encode(text) for text in texts]
     graph_ids = tokenizer.graph_encode(tf.constant(texts))
     assert graph_ids.dtype == tf.int32 and graph_ids.to_list() == ids
