@@ -8,8 +8,8 @@ do, so that the same weights say the same:
 - Each step takes the 2·W likeliest candidates over all live hypotheses. At most W of them can be ends, so that W are
   left to live.
 - A row is done when as many of its ended hypotheses as are asked for have a better score than the best live one could
-  still get: its log-probability can only fall, and the longest text divides it by most. What a row has found then stands,
-  whatever its neighbours still look for. The search stops when every row is done.
+  still get: its log-probability can only fall, and the longest text divides it by most. What a row has found then
+  stands, whatever its neighbours still look for. The search stops when every row is done.
 - Where less has ended than there are beams, the best live hypotheses follow, with plain log-probabilities for scores.
 
 transformers searches in another manner, which `Beam(manner="hugging_face")` follows to the letter: the score is

@@ -1,10 +1,10 @@
 """Chance that hangs on nothing but a row's own seed: what a row draws is the same alone, in company and in pieces.
 
-TensorFlow's random ops give a whole batch its numbers from one seed, so that a row's numbers change with its place among
-the others. Here a number is a pure function of the row's seed, of where the token stands, and of what it is drawn for:
-Threefry, a small cipher whose output passes for random (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
-3", https://doi.org/10.1145/2063384.2063405). It is made of additions, rotations and exclusive ors, hence bit for bit the
-same on every device, in and outside of a graph.
+TensorFlow's random ops give a whole batch its numbers from one seed, so that a row's numbers change with its place
+among the others. Here a number is a pure function of the row's seed, of where the token stands, and of what it is drawn
+for: Threefry, a small cipher whose output passes for random (Salmon et al. 2011, "Parallel random numbers: as easy as
+1, 2, 3", https://doi.org/10.1145/2063384.2063405). It is made of additions, rotations and exclusive ors, hence bit for
+bit the same on every device, in and outside of a graph.
 
 Glossary: N rows.
 """

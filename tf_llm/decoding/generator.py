@@ -15,11 +15,11 @@ from tf_llm.decoding.beam import Beam, decode_beams, repeat_rows
 from tf_llm.decoding.frames import FRAMES
 from tf_llm.decoding.settings import GenerationConfig, choose_rules, choose_strategy, stack_settings
 from tf_llm.decoding.streams import Stream, next_power
-from tf_llm.decoding.texts import Completion, Text
+from tf_llm.decoding.texts import Text
 
 LOGITS = 64_000_000  # numbers that are held at most when texts are scored
 ROWS = 64  # that are said together at most; more are said one batch after the other
-# What is asked for where nothing else is said. A page has many continuations, and the likeliest one soon repeats itself.
+# What is asked for where nothing else is said: of a page's many continuations, the likeliest soon repeats itself.
 PAGE_CONFIG = GenerationConfig(do_sample=True, temperature=0.8, top_k=40)
 
 

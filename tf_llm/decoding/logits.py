@@ -1,5 +1,5 @@
-"""What is done to logits before a token is chosen: rules, which forbid or discourage tokens, and cuts, which leave a draw
-only the likelier ones.
+"""What is done to logits before a token is chosen: rules, which forbid or discourage tokens, and cuts, which leave to a
+draw the likelier ones alone.
 
 A rule is called with the logits float32 [N, V], what the rows have said so far, int32 [N, M] with padding behind, and
 how many tokens that is, int32 []; it returns logits. Its settings are numbers, the same for all rows, or tensors [N].

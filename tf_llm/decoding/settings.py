@@ -7,7 +7,6 @@ import dataclasses
 import math
 
 import numpy as np
-import tensorflow as tf
 
 from tf_llm.decoding import logits
 from tf_llm.decoding.draws import split_seeds

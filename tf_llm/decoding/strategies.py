@@ -2,7 +2,7 @@
 
 A strategy chooses one token a row. `advance` calls the model's step, the rules (logits.py) and the strategy for as many
 tokens as it is told, as one loop in the graph; `decode` is all of it at once. Both are the same loop, so a text that is
-asked for token by token is the text that is asked for as a whole. The search over several hypotheses a row is in beam.py.
+asked for token by token is the text that is asked for as a whole. The search over several hypotheses is in beam.py.
 
 Glossary: N rows, T tokens of a window, M tokens that a row has room for in all its windows, V vocabulary.
 """

@@ -26,8 +26,8 @@ class Piece(NamedTuple):
 class Stream:
     """Iterates over lists of `Piece`s, one for each prompt, until every text has ended.
 
-    Row n's pieces, joined, are what the same prompt and settings give alone and as a whole. A row that has ended goes on
-    giving ("", None). Whoever iterates may `cancel` rows in between, from any thread.
+    Row n's pieces, joined, are what the same prompt and settings give alone and as a whole. A row that has ended goes
+    on giving ("", None). Whoever iterates may `cancel` rows in between, from any thread.
 
     Args:
         generator: a `Generator`.

@@ -1,8 +1,8 @@
 """Tokens become text while they come: what of it is settled, and where it stops.
 
-The text of some tokens need not be the beginning of the text of these and more: half a character becomes a whole one, and
-white space is kept or not by what follows it. `Text` lets go of nothing that may still change, nor of what may become a
-stop string, so that its pieces, joined, are the text that all tokens have together.
+The text of some tokens need not be the beginning of the text of these and more: half a character becomes a whole one,
+and white space is kept or not by what follows it. `Text` lets go of nothing that may still change, nor of what may
+become a stop string, so that its pieces, joined, are the text that all tokens have together.
 """
 
 import dataclasses
