@@ -113,12 +113,13 @@ class Generator:
         stream = self.stream_batch([prompt], [config])
         return (pieces[0].text for pieces in stream if pieces[0].text)
 
-    def stream_batch(self, prompts, configs):
+    def stream_batch(self, prompts, configs, tokens=1):
         """The same for several prompts at once: a `Stream`, which iterates over lists of one `Piece` a prompt.
 
         Args:
             prompts: strings, at most ROWS.
             configs: a `GenerationConfig` for each. They may differ in all but settings.SHARED.
+            tokens: how many tokens a step has. More are faster, and cancelled later.
         """
         for config in configs:
             for name in ("num_beams", "num_return_sequences"):
@@ -127,7 +128,7 @@ class Generator:
         if len(prompts) > ROWS or len(prompts) != len(configs):
             received = f"{len(prompts)} prompts and {len(configs)} configs"
             raise ValueError(f"prompts are expected to be at most {ROWS}, with a config each. Received: {received}")
-        return Stream(self, [self.tokenizer.encode(prompt) for prompt in prompts], configs)
+        return Stream(self, [self.tokenizer.encode(prompt) for prompt in prompts], configs, tokens)
 
     def score(self, prompts, texts, with_end=False):
         """How likely the model finds each token of given texts.

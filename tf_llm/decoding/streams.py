@@ -64,6 +64,10 @@ class Stream:
         """Ends a row with the next step; its last piece has the finish_reason "cancelled"."""
         self._cancelled.add(row)
 
+    def score(self, row):
+        """The model's own log-probabilities of the tokens that a row has said so far; one more pass of the decoder."""
+        return self.generator._score([self.prompts[row]], [self.texts[row].ids])[0]
+
     def _run(self, room):
         generator, rows, length = self.generator, len(self._limits), self.generator.target_length
         advance = generator.compile_advance(rows, room, self._arrays, self._fixed)

@@ -24,7 +24,7 @@ from tf_llm.apps.server.texts import answer, plan_rows
 from tf_llm.apps.server.words import ChatWords, CompletionWords
 
 COMPLETION_TOKENS = 16  # where a completion does not say how many it wants, as at OpenAI's
-ERRORS = {400, 401, 403, 404, 408, 413, 429, 500, 503}
+ERRORS = {status: {"model": shapes.ErrorBody} for status in ("4XX", 500, 503)}
 
 
 class StrictRequest(Request):
@@ -82,7 +82,7 @@ def build_app(generate, name, key=None, hosts=LOOPBACK, warm=True, **settings):
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers=HANDLERS,
-        responses={status: {"model": shapes.ErrorBody} for status in sorted(ERRORS)},
+        responses=ERRORS,
     )
     app.router.route_class = StrictRoute
     app.state.service = service
@@ -99,8 +99,8 @@ def add_routes(app, service):
     async def complete(asked: shapes.CompletionRequest, request: Request):
         service.check_model(asked.model)
         prompts, counts = await service.read_texts(asked.prompt, "prompt")
-        rows = plan_rows(service, asked, prompts, asked.stops, asked.max_tokens or COMPLETION_TOKENS)
-        words = CompletionWords(service, asked, [row.prompt if asked.echo else "" for row in rows])
+        words = CompletionWords(service, asked, prompts)
+        rows = plan_rows(service, asked, prompts, asked.stops, asked.max_tokens or COMPLETION_TOKENS, words)
         return await answer(service, request, asked, rows, sum(counts), words)
 
     @app.post("/v1/chat/completions", responses=describe(shapes.ChatCompletion, streams=True))
@@ -109,8 +109,9 @@ def add_routes(app, service):
         prompt, stops = service.build_prompt([(message.role, message.text) for message in asked.messages])
         prompts, counts = await service.read_texts(prompt, "messages")
         max_tokens = asked.max_completion_tokens or asked.max_tokens or service.limits.new_tokens
-        rows = plan_rows(service, asked, prompts, (*asked.stops, *stops), max_tokens)
-        return await answer(service, request, asked, rows, sum(counts), ChatWords(service, asked))
+        words = ChatWords(service, asked)
+        rows = plan_rows(service, asked, prompts, (*asked.stops, *stops), max_tokens, words)
+        return await answer(service, request, asked, rows, sum(counts), words)
 
     @app.post("/v1/embeddings", responses=describe(shapes.Embeddings))
     async def embeddings(asked: shapes.EmbeddingRequest, request: Request):

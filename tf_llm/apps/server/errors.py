@@ -57,21 +57,18 @@ def format_error(status, message, param=None, code=None):
 
 
 def describe_fault(fault):
-    """(message, param) of one of pydantic's faults.
-
-    The names of alternatives, which pydantic puts into a place (`prompt.list[str].0`), are none of the client's
-    business; what is left is a path into the JSON.
+    """(message, param) of one of pydantic's faults. param is a path into the JSON that was sent.
 
     >>> describe_fault({"type": "missing", "loc": ("body", "messages", 0, "role"), "msg": "Field required"})
     ('messages.0.role: Field required', 'messages.0.role')
     """
-    place = [str(part) for part in fault["loc"][1:] if isinstance(part, int) or part.isidentifier()]
-    param = ascii(".".join(place))[1:-1][:100] or None  # may be anything that a client sends
+    place = ".".join(map(str, fault["loc"][1:]))
+    param = ascii(place)[1:-1][:100] or None  # a field's name may be anything
     message = fault["msg"]
     if fault["type"] == "extra_forbidden":
         message = "this server knows no such field; leave it out"
-    elif fault["type"] == "model_attributes_type":
-        message = "expected a JSON object. Send it with the header Content-Type: application/json"
+    elif not place and fault["type"] in ("missing", "model_attributes_type"):
+        message = "the body is expected to be a JSON object, with the header Content-Type: application/json"
     return f"{param}: {message}" if param else message, param
 
 
@@ -82,7 +79,7 @@ async def answer_refusal(request, error):
 
 
 async def answer_fault(request, error):
-    """A request that has not the shape it should have. Of an alternative that was missed, the first try is told."""
+    """A request that has not the shape it should have. Of several faults, one is told."""
     message, param = describe_fault(error.errors()[0])
     return Json(format_error(400, message, param), 400)
 

@@ -12,7 +12,6 @@ See https://www.tensorflow.org/tfx/serving/api_rest
 from tf_llm.apps.server.answers import Answers, refuse_late, watch_client
 from tf_llm.apps.server.errors import Json
 from tf_llm.apps.server.writing import EMBED, WRITE, Text, merge
-from tf_llm.decoding.settings import GenerationConfig
 
 STATUS = {
     "model_version_status": [
@@ -24,14 +23,15 @@ STATUS = {
 async def predict(service, request, asked):
     """The answer to a `shapes.PredictRequest`."""
     param = "instances" if asked.inputs is None else "inputs"
-    given = getattr(asked, param)
-    texts = [text if isinstance(text, str) else text.text for text in (given if isinstance(given, list) else [given])]
+    texts = [text if isinstance(text, str) else text.text for text in getattr(asked, param)]
     texts, counts = await service.read_texts(texts, param)
     if asked.signature_name == "embed":
         predictions = [vector.tolist() for vector in await embed(service, request, texts, sum(counts))]
     else:
         service.check_rows(len(texts), service.limits.rows, "texts")
-        config = GenerationConfig(max_new_tokens=min(GenerationConfig.max_new_tokens, service.limits.new_tokens))
+        config = service.generate.config
+        max_tokens = min(config.max_new_tokens, service.limits.new_tokens)
+        config = config.with_settings(max_new_tokens=max_tokens, num_beams=1, num_return_sequences=1)
         answers = Answers(service.batcher, WRITE, [Text(text, config) for text in texts], service.limits.seconds)
         pieces = [[] for _ in texts]
         async with watch_client(request.receive, answers):

@@ -9,6 +9,7 @@ from tf_llm.apps.server.errors import Refusal
 from tf_llm.apps.server.limits import Limits
 from tf_llm.apps.server.metrics import Metrics
 from tf_llm.apps.server.writing import build_runners, warm_up
+from tf_llm.decoding.generator import ROWS
 
 LONG = 10_000  # characters; to encode as many takes milliseconds, in which nobody else would be heard
 
@@ -25,6 +26,8 @@ class Service:
     """
 
     def __init__(self, generate, name, limits=None, build_prompt=build_prompt, **batching):
+        if batching.get("max_batch", 1) > ROWS:
+            raise ValueError(f"max_batch is expected to be at most {ROWS}. Received: {batching['max_batch']}")
         self.generate, self.name, self.build_prompt = generate, name, build_prompt
         self.limits, self.created = limits or Limits(), int(time.time())
         self.metrics = Metrics(lambda: self.batcher.waiting, lambda: self.batcher.running)

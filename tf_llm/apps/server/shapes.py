@@ -9,10 +9,27 @@ See https://platform.openai.com/docs/api-reference
 import base64
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
+
+def expect(words):
+    """For a field of several kinds: says which, in place of what is wrong with each of them."""
+
+    def check(value, handle):
+        try:
+            return handle(value)
+        except ValidationError:
+            raise PydanticCustomError("kind", "expected {words}", {"words": words}) from None
+
+    return WrapValidator(check)
+
+
 Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+Texts = Annotated[
+    str | Annotated[list[str], Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1)],
+    expect("a text or a list of texts, or of one of them the ids of its tokens"),
+]
 Name = Annotated[str, Field(max_length=256)]
 
 
@@ -45,11 +62,11 @@ class TextRequest(Request):
     """What requests for texts have in common."""
 
     max_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(1.0, ge=0, le=2)
-    top_p: float | None = Field(1.0, ge=0, le=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
     n: int | None = Field(1, ge=1, le=128)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Annotated[str | Annotated[list[str], Field(max_length=4)] | None, expect("a text or up to 4 of them")] = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     # Only what changes nothing. A client that sends its defaults is understood.
@@ -71,7 +88,7 @@ class TextRequest(Request):
 
 
 class CompletionRequest(TextRequest):
-    prompt: str | Annotated[list[str], Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1)]
+    prompt: Texts
     echo: bool | None = False
     logprobs: int | None = Field(None, ge=0, le=0)  # of what was said; no alternatives
     best_of: int | None = Field(None, ge=1, le=1)
@@ -85,7 +102,9 @@ class TextPart(Shape):
 
 class Message(Shape):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: Annotated[
+        str | Annotated[list[TextPart], Field(min_length=1)], expect('a text or a list of parts of the type "text"')
+    ]
     name: Name | None = None
     refusal: None = None  # stands in the answers of this API, which come back as part of the conversation
     annotations: Annotated[list[str], Field(max_length=0)] | None = None
@@ -111,12 +130,7 @@ class ChatRequest(TextRequest):
 
 
 class EmbeddingRequest(Request):
-    input: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
-        | Ids
-        | Annotated[list[Ids], Field(min_length=1)]
-    )
+    input: Texts
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: int | None = Field(None, ge=1)
 
@@ -139,12 +153,17 @@ class Base64(Shape):
         return base64.b64decode(self.b64, validate=True).decode("utf-8")
 
 
+Column = Annotated[
+    list[str | Base64], Field(min_length=1), expect('a list of texts, or of {"b64": a text as UTF-8 in base64}')
+]
+
+
 class PredictRequest(Shape):
     """Rows as `instances`, or columns as `inputs`."""
 
     signature_name: Literal["serving_default", "generate", "embed"] | None = "serving_default"
-    instances: Annotated[list[str | Base64], Field(min_length=1)] | None = None
-    inputs: str | Base64 | Annotated[list[str | Base64], Field(min_length=1)] | None = None
+    instances: Column | None = None
+    inputs: Column | None = None
 
     @model_validator(mode="after")
     def check_one(self):

@@ -4,6 +4,7 @@ A request becomes n rows a prompt, which are decoded together with those of othe
 answer's choice of that index.
 """
 
+import dataclasses
 import secrets
 import time
 
@@ -12,10 +13,9 @@ from tf_llm.apps.server.answers import Answers, watch_client
 from tf_llm.apps.server.errors import Json, Refusal
 from tf_llm.apps.server.events import EventStream
 from tf_llm.apps.server.writing import WRITE, Text, merge
-from tf_llm.decoding.settings import GenerationConfig
 
 
-def plan_rows(service, asked, prompts, stops, max_tokens):
+def plan_rows(service, asked, prompts, stops, max_tokens, words):
     """The rows of a request, as `Text`s.
 
     Args:
@@ -24,6 +24,7 @@ def plan_rows(service, asked, prompts, stops, max_tokens):
         prompts: strings.
         stops: strings at which texts end.
         max_tokens: of each text.
+        words: `words.CompletionWords` or `words.ChatWords`.
 
     Raises:
         Refusal: more is asked for than the limits allow.
@@ -35,26 +36,29 @@ def plan_rows(service, asked, prompts, stops, max_tokens):
             f"max_tokens is expected to be at most {service.limits.new_tokens}. Received: {max_tokens}",
             param="max_tokens",
         )
-    temperature = 1.0 if asked.temperature is None else asked.temperature
-    top_p = 1.0 if asked.top_p is None else asked.top_p
-    draws = temperature > 0 and top_p > 0  # of nothing, the likeliest token is left
-    seed = secrets.randbits(63) if asked.seed is None else asked.seed
+    config = choose_config(service.generate.config, asked, stops, max_tokens)
+    seed = secrets.randbits(62) if asked.seed is None else asked.seed
     return [
         Text(
             prompt,
-            GenerationConfig(
-                max_new_tokens=max_tokens,
-                do_sample=draws,
-                temperature=temperature if draws else 1.0,
-                top_p=top_p if draws else 1.0,
-                stop_strings=stops,
-                seed=(seed + choice) % 2**63,
-            ),
-            by_pieces=bool(asked.stream),
+            dataclasses.replace(config, seed=(seed + choice) % 2**63),
+            by_pieces=bool(asked.stream) and not words.with_log_probabilities,
+            with_log_probabilities=words.with_log_probabilities,
         )
         for prompt in prompts
         for choice in range(asked.n or 1)
     ]
+
+
+def choose_config(config, asked, stops, max_tokens):
+    """What a request says, and where it says nothing, what the generator does by itself: a `GenerationConfig`."""
+    settings = {"max_new_tokens": max_tokens, "stop_strings": (*config.stop_strings, *stops)}
+    settings |= {"num_beams": 1, "num_return_sequences": 1, "min_new_tokens": min(config.min_new_tokens, max_tokens)}
+    if asked.temperature is not None:
+        settings |= {"temperature": asked.temperature, "do_sample": asked.temperature > 0}
+    if asked.top_p is not None:
+        settings["top_p"] = asked.top_p
+    return config.with_settings(**settings)
 
 
 async def answer(service, request, asked, rows, prompt_tokens, words):

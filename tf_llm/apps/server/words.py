@@ -26,7 +26,7 @@ class Words:
             "created": int(time.time()),
             "model": service.name,
         }
-        self._decode, self._with = service.generate.tokenizer.decode, with_log_probabilities
+        self._decode, self.with_log_probabilities = service.generate.tokenizer.decode, with_log_probabilities
         self._said = {}  # row -> ids so far
 
     def cut(self, index, piece):
@@ -47,17 +47,13 @@ class Words:
 
 
 class CompletionWords(Words):
-    """Of /v1/completions.
-
-    Args:
-        prompts: of each row, the text that its answer begins with; "" where the prompt is not to be echoed.
-    """
+    """Of /v1/completions, whose answers begin with their prompts where that is wanted."""
 
     prefix, chunk, shape = "cmpl", "text_completion", shapes.Completion
 
     def __init__(self, service, asked, prompts):
         super().__init__(service, asked.logprobs is not None)
-        self._prompts = prompts
+        self._prompts = [prompt if asked.echo else "" for prompt in prompts for _ in range(asked.n or 1)]
 
     def build_choice(self, index, piece):
         """A row's whole text as a choice."""
@@ -74,7 +70,7 @@ class CompletionWords(Words):
         self._prompts[index] = ""  # once is enough
 
     def _build_logprobs(self, index, piece):
-        if not self._with:
+        if not (self.with_log_probabilities and piece.last):
             return None
         tokens, places = self.cut(index, piece)
         return shapes.CompletionLogprobs(
@@ -115,7 +111,7 @@ class ChatWords(Words):
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def _build_logprobs(self, index, piece):
-        if not self._with:
+        if not (self.with_log_probabilities and piece.last):
             return None
         tokens, _ = self.cut(index, piece)
         return shapes.ChatLogprobs(
