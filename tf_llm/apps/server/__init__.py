@@ -13,3 +13,20 @@ errors.py      refusals in OpenAI's shape
 metrics.py     what Prometheus reads
 run.py         listening, and stopping without losing an answer
 """
+
+from tf_llm.contracts import UserError
+
+try:
+    import fastapi  # noqa: F401
+    import prometheus_client  # noqa: F401
+    import uvicorn  # noqa: F401
+except ImportError as error:
+    raise UserError(
+        f'a server needs fastapi, uvicorn and prometheus-client. Received: {error}. pip install "tf_llm[serve]"'
+    ) from error
+
+from tf_llm.apps.server.app import build_app
+from tf_llm.apps.server.limits import Limits, find_key, list_hosts
+from tf_llm.apps.server.listening import is_loopback, serve
+
+__all__ = ["Limits", "build_app", "find_key", "is_loopback", "list_hosts", "serve"]

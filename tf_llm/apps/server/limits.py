@@ -36,29 +36,40 @@ class Limits:
                 raise ValueError(f"{field.name} is expected to be above 0. Received: {value}")
 
 
-def read_key(path):
-    """The API key in a file: its first line.
+def find_key(path=None, value=None):
+    """The API key, or None where there is none.
 
-    A key does not belong on a command line, where other users of the machine see it.
+    Neither comes from a command line, where other users of the machine would see it.
+
+    Args:
+        path: of a file whose first line it is.
+        value: what stands in the environment, for which the file is passed over.
 
     Raises:
-        UserError: there is no such file, or no key of at least 16 printable ASCII characters in it.
+        UserError: the file cannot be read, or the key is none: shorter than 16 characters, or not printable ASCII.
     """
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            return check_key(file.readline().strip(), path)
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"cannot read the API key in {path}: {error}. Write it there, in one line") from error
-
-
-def check_key(key, origin):
-    """A key that is worth its name; `origin` says in an error where it comes from."""
-    if len(key) < 16 or not (key.isascii() and key.isprintable()) or " " in key:
+    if value is None and path is None:
+        return None
+    if value is None:
+        try:
+            value = Path(path).read_text(encoding="utf-8").partition("\n")[0].strip()
+        except (OSError, UnicodeError) as error:
+            raise UserError(f"cannot read the API key in {path}: {error}. Write it there, in one line") from error
+    if len(value) < 16 or not (value.isascii() and value.isprintable()) or " " in value:
         raise UserError(
-            f"an API key is expected to be at least 16 printable ASCII characters. Received: {len(key)} characters "
-            f"from {origin}. Make one: python -c 'import secrets; print(secrets.token_urlsafe())'"
+            f"an API key is expected to be at least 16 printable ASCII characters. Received: {len(value)} characters. "
+            "Make one: python -c 'import secrets; print(secrets.token_urlsafe())'"
         )
-    return key
+    return value
+
+
+def list_hosts(host, more=()):
+    """The names by which a server may be called that listens at `host`, and at those of `more`; None: by any.
+
+    >>> list_hosts("127.0.0.1", ["model.example"]), list_hosts("0.0.0.0")
+    (('127.0.0.1', 'localhost', '::1', 'model.example'), None)
+    """
+    return (*LOOPBACK, *more) if host in LOOPBACK or more else None
 
 
 class Guard:
