@@ -40,6 +40,7 @@ MAX_WAIT = flags.DEFINE_float("max_wait_ms", 5.0, "How long the first waits for 
 MAX_QUEUE = flags.DEFINE_integer("max_queue", 128, "Texts that may wait; more get a 429.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 60.0, "Time limit of a request.", lower_bound=0.1)
 BODY_BYTES = flags.DEFINE_integer("body_bytes", 1 << 20, "Size limit of a request.", lower_bound=1)
+WARM_UP = flags.DEFINE_bool("warm_up", True, "Compile for every size of batch first; else requests wait for it.")
 NEW_TOKENS = flags.DEFINE_integer("new_tokens", 256, "Tokens of a text at most.", lower_bound=1)
 
 
@@ -56,6 +57,7 @@ def main():
         generate,
         name,
         key=key,
+        warm=WARM_UP.value,
         hosts=server.list_hosts(HOST.value, ALLOW_HOST.value),
         limits=server.Limits(seconds=SECONDS.value, body_bytes=BODY_BYTES.value, new_tokens=NEW_TOKENS.value),
         max_batch=MAX_BATCH.value,

@@ -17,16 +17,16 @@ from tf_llm.decoding.settings import GenerationConfig
 from tf_llm.decoding.streams import Piece
 
 
-class Bytes:
-    """A tokenizer: one token a byte of UTF-8."""
+class Letters:
+    """A tokenizer: one token a character."""
 
-    vocabulary_size = 3 + 256
+    vocabulary_size = 3 + 0x110000
 
     def encode(self, text):
-        return [3 + byte for byte in text.encode()]
+        return [3 + ord(letter) for letter in text]
 
     def decode(self, ids):
-        return bytes(id - 3 for id in ids if id >= 3).decode("utf-8", "replace")
+        return "".join(chr(id - 3) for id in ids if id >= 3)
 
 
 class Shouting:
@@ -37,7 +37,7 @@ class Shouting:
     """
 
     source_length, target_length = 100, 50
-    tokenizer = Bytes()
+    tokenizer = Letters()
     config = GenerationConfig(max_new_tokens=40)
 
     def __init__(self, seconds=0.0):

@@ -20,18 +20,18 @@ class Answers:
     """The jobs of one request.
 
     Args:
-        batcher: a `Batcher`.
+        service: a `Service`.
         kind: of the jobs.
         contents: one for each job.
-        seconds: after which what is there is the answer.
 
     Raises:
         Refusal: 429 where the queue is full, 503 where the server stops.
     """
 
-    def __init__(self, batcher, kind, contents, seconds):
-        self._batcher, self._events = batcher, asyncio.Queue()
-        self._deadline = time.monotonic() + seconds
+    def __init__(self, service, kind, contents):
+        batcher = self._batcher = service.batcher
+        self._metrics, self._events = service.metrics, asyncio.Queue()
+        self._deadline = time.monotonic() + service.limits.seconds
         self._jobs = [
             Job(kind, content, functools.partial(self._hear, index)) for index, content in enumerate(contents)
         ]
@@ -78,6 +78,7 @@ class Answers:
             yield index, event
 
     def _expire(self):
+        self._metrics.expired.inc()
         if self.expired or not any(job.started for job in self._jobs):
             raise refuse_late()
         self.expired, self._deadline = True, time.monotonic() + PATIENCE
@@ -85,6 +86,7 @@ class Answers:
 
     def leave(self):
         """There is nobody any more who would hear an answer."""
+        self._metrics.left.inc()
         self.forget()
         self._hear(None, LEFT)
 

@@ -87,6 +87,7 @@ def build_app(generate, name, key=None, hosts=LOOPBACK, warm=True, **settings):
     app.router.route_class = StrictRoute
     app.state.service = service
     add_routes(app, service)
+    name_model(app, service.name)
     app.add_middleware(Guard, limits=service.limits, is_closing=lambda: service.batcher.closing, key=key, hosts=hosts)
     app.add_middleware(Meter, metrics=service.metrics)  # the outermost: it counts refusals, too
     return app
@@ -168,3 +169,21 @@ def describe(shape, streams=False):
     """What /openapi.json says of an answer, which is not checked against its shape each time."""
     content = {EventStream.media_type: {"schema": {"type": "string"}}} if streams else {}
     return {200: {"model": shape, "content": content}}
+
+
+def name_model(app, name):
+    """Has /openapi.json say which model there is, of whose name the shapes know nothing."""
+    describe_all = app.openapi
+
+    def openapi():
+        description = describe_all()
+        for schema in description["components"]["schemas"].values():
+            if schema["title"].endswith("Request") and "model" in schema["properties"]:
+                schema["properties"]["model"]["enum"] = [name]
+        for path, operations in description["paths"].items():
+            if "{model}" in path:
+                for operation in operations.values():
+                    operation["parameters"][0]["schema"]["enum"] = [name]
+        return description
+
+    app.openapi = openapi

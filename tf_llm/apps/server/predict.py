@@ -32,7 +32,7 @@ async def predict(service, request, asked):
         config = service.generate.config
         max_tokens = min(config.max_new_tokens, service.limits.new_tokens)
         config = config.with_settings(max_new_tokens=max_tokens, num_beams=1, num_return_sequences=1)
-        answers = Answers(service.batcher, WRITE, [Text(text, config) for text in texts], service.limits.seconds)
+        answers = Answers(service, WRITE, [Text(text, config) for text in texts])
         pieces = [[] for _ in texts]
         async with watch_client(request.receive, answers):
             async for index, piece in answers:
@@ -56,7 +56,7 @@ async def embed(service, request, texts, tokens):
         Refusal: there are too many, or no room for them now.
     """
     service.check_rows(len(texts), service.limits.inputs, "texts to embed")
-    answers = Answers(service.batcher, EMBED, texts, service.limits.seconds)
+    answers = Answers(service, EMBED, texts)
     vectors = [None] * len(texts)
     async with watch_client(request.receive, answers):
         async for index, vector in answers:

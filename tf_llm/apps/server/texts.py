@@ -72,7 +72,7 @@ async def answer(service, request, asked, rows, prompt_tokens, words):
         prompt_tokens: in all prompts.
         words: `words.CompletionWords` or `words.ChatWords`.
     """
-    answers = Answers(service.batcher, WRITE, rows, service.limits.seconds)
+    answers = Answers(service, WRITE, rows)
     if asked.stream:
         chunks = write_chunks(service, asked, answers, prompt_tokens, words)
         return EventStream(answers, chunks, service.limits.seconds)
