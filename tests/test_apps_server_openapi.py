@@ -16,8 +16,9 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra: pip install 'tf_llm[serve]'")
 pytest.importorskip("prometheus_client", reason="needs the extra: pip install 'tf_llm[serve]'")
-openai = pytest.importorskip("openai", reason="needs the extra: pip install 'tf_llm[peers]'")
+pytest.importorskip("openai", reason="needs the extra: pip install 'tf_llm[peers]'")
 
+import openai
 from serving import Client, serve
 from untrained_run import write_run
 
@@ -56,7 +57,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def process(folder):
-    process = Process(folder, "--max_batch=2", "--new_tokens=64", "--warm_up=false", TF_LLM_API_KEY=KEY)
+    process = Process(folder, "--max_batch=4", "--new_tokens=64", "--warm_up=false", TF_LLM_API_KEY=KEY)
     yield process
     process.process.kill()
     process.process.communicate()
@@ -76,9 +77,6 @@ def generate(folder):
 
 def test_openais_client_completes_as_the_model_does_by_itself(client, generate):
     assert [model.id for model in client.models.list()] == ["tiny"] and client.models.retrieve("tiny").id == "tiny"
-    answer = client.completions.create(model="tiny", prompt="the cat", max_tokens=12, temperature=0)
-    (expected,) = generate.complete("the cat", max_new_tokens=12, do_sample=False, log_probabilities=True)
-    assert answer.choices[0].text == expected.text
     settings = {"temperature": 1.0, "top_p": 0.9, "seed": 5}
     answer = client.completions.create(model="tiny", prompt="the cat", max_tokens=12, logprobs=0, **settings)
     (expected,) = generate.complete("the cat", max_new_tokens=12, do_sample=True, log_probabilities=True, **settings)
@@ -90,8 +88,8 @@ def test_openais_client_completes_as_the_model_does_by_itself(client, generate):
 
 
 def test_openais_client_chats_whole_and_in_pieces(client):
-    messages = [{"role": "system", "content": "be brief."}, {"role": "user", "content": "hello"}]
-    settings = {"model": "tiny", "messages": messages, "max_tokens": 20, "temperature": 1.0, "seed": 3, "n": 2}
+    messages = [{"role": "user", "content": "hello"}]
+    settings = {"model": "tiny", "messages": messages, "max_tokens": 9, "temperature": 1.0, "seed": 3, "n": 2}
     whole = client.chat.completions.create(**settings)
     texts, reasons = ["", ""], [None, None]
     with client.chat.completions.create(**settings, stream=True, stream_options={"include_usage": True}) as stream:
@@ -125,31 +123,29 @@ def test_openais_client_understands_the_refusals(client, process):
         client.with_options(api_key="another-one").models.list()
 
 
-def test_sigterm_under_load_loses_no_answer(folder):
+def test_sigterm_under_load_loses_no_answer(process):
     """What was accepted before is answered, what comes later is refused, and the exit status is 0."""
-    process = Process(folder, "--max_batch=4", "--new_tokens=64", "--warm_up=false")
-    client, stopped, results = process.client, threading.Event(), []
+    client, headers, stopped, results = process.client, {"Authorization": f"Bearer {KEY}"}, threading.Event(), []
+    asked = {"model": "tiny", "prompt": "a", "max_tokens": 64, "temperature": 1.0, "top_p": 0.9}
 
-    def ask_on(number):
+    def ask_on(stream):
         while True:
             begun = stopped.is_set()
             try:
-                connection = client.open(
-                    "POST", "/v1/completions", {"model": "tiny", "prompt": "a", "max_tokens": 64, "stream": number % 2}
-                )
+                connection = client.open("POST", "/v1/completions", {**asked, "stream": stream}, headers)
             except ConnectionError:
                 return results.append(("refused", begun))
             try:
                 response = connection.getresponse()
                 content = response.read().decode()
-                whole = content.endswith("data: [DONE]\n\n") or bool(json.loads(content))
+                whole = content.endswith("data: [DONE]\n\n") if stream else json.loads(content)
                 results.append((response.status if whole else "cut", begun))
             except (ConnectionError, http.client.HTTPException):  # closed before the request was read
                 results.append(("not accepted", True))
             finally:
                 connection.close()
 
-    threads = [threading.Thread(target=ask_on, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=ask_on, args=(number % 2 == 1,)) for number in range(8)]
     for thread in threads:
         thread.start()
     time.sleep(2)
@@ -169,7 +165,7 @@ def test_schemathesis_finds_no_5xx():
     with serve() as client:
         command = [
             *(Path(sys.executable).with_name("schemathesis"), "run", f"{client.address}/openapi.json"),
-            *("--max-examples=25", "--seed=1", "--no-color", "--generation-database=none", "--continue-on-failure"),
+            *("--phases=fuzzing", "--max-examples=15", "--seed=1", "--no-color", "--generation-database=none"),
             "--checks=not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
         ]
         result = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -167,7 +167,8 @@ def add_routes(app, service):
 
 def describe(shape, streams=False):
     """What /openapi.json says of an answer, which is not checked against its shape each time."""
-    content = {EventStream.media_type: {"schema": {"type": "string"}}} if streams else {}
+    event = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+    content = {EventStream.media_type: {"schema": event}} if streams else {}
     return {200: {"model": shape, "content": content}}
 
 
