@@ -161,7 +161,7 @@ def wait_until(condition, seconds=10):
 def serve(generate=None, **settings):
     """A `Client` of a server in a thread; behind the block it has stopped, as it would on SIGTERM."""
     generate = generate or Shouting()
-    app = build_app(generate, "m", warm=False, **{"max_wait": 0.0, **settings})
+    app = build_app(generate, "m", **{"warm": False, "max_wait": 0.0, **settings})
     listener, ready = bind("127.0.0.1", 0), threading.Event()
     server = Server(uvicorn.Config(app, log_level="warning", ws="none"), app.state.service.batcher, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -277,6 +277,15 @@ def test_what_runs_together_is_one_batch():
     assert [len(batch) for batch in generate.batches] == [1, 4, 1]
 
 
+def test_what_is_compiled_before_the_first_request():
+    """Every size of batch, for the likeliest token and for a draw, a token each; and vectors."""
+    generate = Shouting()
+    with serve(generate, max_batch=6, warm=True):
+        assert [len(batch) for batch in generate.batches] == [1] * 3 + [2] * 3 + [4] * 3 + [6] * 3
+        assert [configs[0].draws for configs in generate.configs] == [False, True] * 4
+        assert {config.max_new_tokens for configs in generate.configs for config in configs} == {1}
+
+
 @pytest.mark.parametrize("name", ["chat", "errors", "events", "limits", "listening", "writing"])
 def test_examples_in_docstrings(name):
     module = importlib.import_module(f"tf_llm.apps.server.{name}")

@@ -1,9 +1,11 @@
 """What a request may ask for, for how long; clients that leave; a server that stops. The model is a script."""
 
+import asyncio
 import http.client
 import itertools
 import json
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +14,7 @@ pytest.importorskip("prometheus_client", reason="needs the extra: pip install 't
 
 from serving import Shouting, serve, wait_until
 
-from tf_llm.apps.server import find_key
+from tf_llm.apps.server import events, find_key
 from tf_llm.apps.server.limits import Limits
 from tf_llm.apps.server.listening import bind
 from tf_llm.contracts import UserError
@@ -180,6 +182,29 @@ def test_a_client_that_leaves_stops_its_rows(stream):
         company.close()
         wait_until(lambda: client.service.batcher.running == 0)
         assert client.read_metric("tf_llm_clients_left_total") == 2
+
+
+def test_a_client_that_does_not_read_is_left(monkeypatch):
+    monkeypatch.setattr(events, "SLOW", 0.05)
+    forgotten, sent = [], []
+    answers = SimpleNamespace(leave=lambda: None, forget=lambda: forgotten.append(True))
+
+    async def write_chunks():
+        while True:
+            yield {"a": 1}
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+        if len(sent) == 3:
+            await asyncio.Event().wait()  # its buffers are full
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(events.EventStream(answers, write_chunks(), 0.05)({"type": "http"}, receive, send))
+    assert [message.get("body") for message in sent] == [None, b'data: {"a":1}\n\n', b'data: {"a":1}\n\n']
+    assert forgotten == [True]
 
 
 def test_a_client_that_leaves_the_queue_makes_room():

@@ -2,9 +2,6 @@
 
 import http.client
 import json
-import os
-import re
-import signal
 import subprocess
 import sys
 import threading
@@ -19,35 +16,13 @@ pytest.importorskip("prometheus_client", reason="needs the extra: pip install 't
 pytest.importorskip("openai", reason="needs the extra: pip install 'tf_llm[peers]'")
 
 import openai
+from server_process import ServerProcess
 from serving import Client, serve
 from untrained_run import write_run
 
 import tf_llm
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 KEY = "a-key-of-this-test-alone"
-
-
-class Process:
-    """`examples/serve.py` with a model of random weights."""
-
-    def __init__(self, folder, *arguments, **variables):
-        command = [sys.executable, REPOSITORY / "examples" / "serve.py", f"--workdir={folder}", "--port=0", *arguments]
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": "", **variables}
-        self.process = subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-        )
-        for line in self.process.stdout:
-            if found := re.search(r"listening at (http://\S+)", line):
-                self.client = Client(found[1])
-                return
-        raise AssertionError(self.process.stderr.read()[-3000:])
-
-    def stop(self):
-        """The exit status of SIGTERM, and what was written to stderr."""
-        self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, errors
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +32,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def process(folder):
-    process = Process(folder, "--max_batch=4", "--new_tokens=64", "--warm_up=false", TF_LLM_API_KEY=KEY)
+    process = ServerProcess(folder, "--max_batch=4", "--new_tokens=64", "--warm_up=false", TF_LLM_API_KEY=KEY)
     yield process
-    process.process.kill()
-    process.process.communicate()
+    process.kill()
 
 
 @pytest.fixture(scope="module")
 def client(process):
-    with openai.OpenAI(base_url=f"{process.client.address}/v1", api_key=KEY, max_retries=0) as client:
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{process.port}/v1", api_key=KEY, max_retries=0) as client:
         yield client
 
 
@@ -125,7 +99,8 @@ def test_openais_client_understands_the_refusals(client, process):
 
 def test_sigterm_under_load_loses_no_answer(process):
     """What was accepted before is answered, what comes later is refused, and the exit status is 0."""
-    client, headers, stopped, results = process.client, {"Authorization": f"Bearer {KEY}"}, threading.Event(), []
+    client, headers = Client(f"http://127.0.0.1:{process.port}"), {"Authorization": f"Bearer {KEY}"}
+    stopped, results = threading.Event(), []
     asked = {"model": "tiny", "prompt": "a", "max_tokens": 64, "temperature": 1.0, "top_p": 0.9}
 
     def ask_on(stream):

@@ -17,10 +17,7 @@ The goal: sixty-four clients get 3 times the tokens per second of one, through b
 import http.client
 import json
 import os
-import re
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -36,7 +33,6 @@ flags.DEFINE_string("data", None, "Not needed: the model is made.")
 GOAL = 3.0
 QUICK_GOAL = 2.0  # of a few seconds, on a machine that does other things, too
 CLIENTS, CROWD, QUEUE = 64, 200, 64
-REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = {"num_layers": 2, "d_model": 128, "d_ff": 512, "num_heads": 4}
 ASKED = {"model": "made", "prompt": "the cat sat on the", "max_tokens": 32, "temperature": 1.0}
 
@@ -100,53 +96,27 @@ def ask(port, seconds, clients):
     return seen
 
 
-def start(folder, *arguments):
-    """The process of a server, and its port."""
-    command = [sys.executable, REPOSITORY / "examples" / "serve.py", f"--workdir={folder}", "--port=0", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""}
-    server = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    for line in server.stdout:
-        if found := re.search(r"listening at http://127\.0\.0\.1:(\d+)", line):
-            return server, int(found[1])
-    print(server.stderr.read()[-2000:], file=sys.stderr)
-    sys.exit(2)
-
-
-def stop(server):
-    """Its exit status."""
-    server.send_signal(signal.SIGTERM)
-    server.communicate(timeout=120)
-    return server.returncode
-
-
-def make_model(folder):
-    code = f"import pathlib, untrained_run; untrained_run.write_run(pathlib.Path({str(folder)!r}), **{MODEL})"
-    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    environment = os.environ | {"PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, stderr=subprocess.DEVNULL)
-
-
 def main(_):
     seconds, goal = (5, QUICK_GOAL) if FLAGS.quick else (60, GOAL)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder) / ASKED["model"]
-        make_model(folder)
-        server, port = start(folder, f"--max_batch={CLIENTS}", f"--max_queue={QUEUE}")
+        server_process.make_run(folder, **MODEL)
+        server = server_process.ServerProcess(folder, f"--max_batch={CLIENTS}", f"--max_queue={QUEUE}")
+        port = server.port
         try:
             for clients in (1, CLIENTS):  # what is compiled or cached from here on is
                 ask(port, 2, clients)
             print(
-                f"server: process {server.pid}, examples/serve.py, batches of up to {CLIENTS}, queue of {QUEUE}; "
-                f"model: 2 + 2 layers, d_model 128, random weights\nclients: threads of process {os.getpid()}, {ASKED}\n"
+                f"server: process {server.process.pid}, batches of up to {CLIENTS}, queue of {QUEUE}\n"
+                f"model: 2 + 2 layers, d_model 128, random weights\n"
+                f"clients: threads of process {os.getpid()}, {ASKED}\n"
             )
             print("clients  seconds  answers      1/s  tokens/s   p50 ms   p95 ms    429  errors")
             alone = [ask(port, max(3, seconds / 4), 1)]
             together = ask(port, seconds, CLIENTS)
             alone.append(ask(port, max(3, seconds / 4), 1))
             crowd = ask(port, max(3, seconds / 6), CROWD)
-            status = stop(server)
+            status, _ = server.stop()
         finally:
             server.kill()
     errors = [error for seen in (*alone, together, crowd) for error in seen.errors]
@@ -162,4 +132,12 @@ def main(_):
 
 
 if __name__ == "__main__":
+    tests = Path(__file__).resolve().parents[2] / "tests"
+    sys.path.insert(0, str(tests))
+    try:
+        import fastapi  # noqa: F401
+        import server_process
+    except ImportError as error:
+        print(f'needs the extra and the tests of the repository: pip install "tf_llm[serve]". Received: {error}')
+        sys.exit(2)
     app.run(main)
