@@ -134,7 +134,7 @@ class Generator:
         if len(prompts) > ROWS or len(prompts) != len(configs):
             received = f"{len(prompts)} prompts and {len(configs)} configs"
             raise ValueError(f"prompts are expected to be at most {ROWS}, with a config each. Received: {received}")
-        return Stream(self, [self.tokenizer.encode(prompt) for prompt in prompts], configs, tokens)
+        return Stream(self, [self.tokenizer.encode(prompt) for prompt in prompts], configs, tokens=tokens)
 
     def score(self, prompts, texts, with_end=False):
         """How likely the model finds each token of given texts.

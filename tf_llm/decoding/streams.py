@@ -40,9 +40,10 @@ class Stream:
         prompts: lists of ids.
         configs: a `GenerationConfig` for each.
         whole: whether nobody looks at the pieces, so that a step may be long.
+        tokens: how many a step has otherwise; with a draft model at least as many as it guesses.
     """
 
-    def __init__(self, generator, prompts, configs, whole=False):
+    def __init__(self, generator, prompts, configs, whole=False, tokens=1):
         self.generator, self.prompts = generator, prompts
         encode, decode = generator.tokenizer.encode, generator.tokenizer.decode
         limits = [generator.limit_tokens(config) for config in configs]
@@ -57,7 +58,7 @@ class Stream:
         prefixes = [encode(config.prefix) for config in configs] + [[]] * self._padding
         self._arrays, self._fixed, self._table = stack_settings([*configs, *configs[:1] * self._padding], prefixes)
         self._guesses = generator.count_guesses(self._config)
-        self._tokens = max(1, self._guesses)
+        self._tokens = max(tokens, self._guesses)
         if whole:
             self._tokens = GLANCE if any(config.stop_strings for config in configs) else generator.target_length
         self._pieces = self._run()
@@ -72,21 +73,15 @@ class Stream:
         """Ends a row with the next step; its last piece has the finish_reason "cancelled"."""
         self._cancelled.add(row)
 
-<<<<<<< HEAD
     def score(self, row):
         """The model's own log-probabilities of the tokens that a row has said so far; one more pass of the decoder."""
         return self.generator._score([self.prompts[row]], [self.texts[row].ids])[0]
 
-    def _run(self, room):
-        generator, rows, length = self.generator, len(self._limits), self.generator.target_length
-        advance = generator.compile_advance(rows, room, self._arrays, self._fixed)
-=======
     def _run(self):
         rows, length = len(self._limits), self.generator.target_length
         room = length * next_power(-(-int(self._limits.max()) // length))
         advance = self._build_advance(rows)
         key = ("advance", rows, room, self._guesses, *name_shapes(self._arrays, self._fixed))
->>>>>>> p5-decode
         said, count = np.full([rows, room], PAD_ID, "int32"), 0
         while not all(text.finish_reason for text in self.texts):
             context, state = self._read(rows)
