@@ -45,30 +45,32 @@ NEW_TOKENS = flags.DEFINE_integer("new_tokens", 256, "Tokens of a text at most."
 
 
 def main():
-    from tf_llm.apps import server  # says what to install where its packages are missing
+    from tf_llm.apps.server.app import build_app  # says what to install where its packages are missing
+    from tf_llm.apps.server.limits import Limits, find_key, list_hosts
+    from tf_llm.apps.server.listening import is_loopback, serve
 
-    key = server.find_key(KEY_FILE.value, os.environ.get(KEY))
+    key = find_key(KEY_FILE.value, os.environ.get(KEY))
     if MODEL.value:
         generate, origin = tf_llm.Generator.from_pretrained(MODEL.value), MODEL.value
     else:
         generate, origin = tf_llm.Generator.load(WORKDIR.value), WORKDIR.value
     name = NAME.value or Path(origin).resolve().name
-    app = server.build_app(
+    app = build_app(
         generate,
         name,
         key=key,
         warm=WARM_UP.value,
-        hosts=server.list_hosts(HOST.value, ALLOW_HOST.value),
-        limits=server.Limits(seconds=SECONDS.value, body_bytes=BODY_BYTES.value, new_tokens=NEW_TOKENS.value),
+        hosts=list_hosts(HOST.value, ALLOW_HOST.value),
+        limits=Limits(seconds=SECONDS.value, body_bytes=BODY_BYTES.value, new_tokens=NEW_TOKENS.value),
         max_batch=MAX_BATCH.value,
         max_wait=MAX_WAIT.value / 1000,
         max_queue=MAX_QUEUE.value,
     )
-    if key is None and not server.is_loopback(HOST.value):
+    if key is None and not is_loopback(HOST.value):
         print(
             f"warning: whoever reaches {HOST.value} may ask. Set {KEY} or --api_key_file to ask for a key", flush=True
         )
-    server.serve(app, HOST.value, PORT.value, lambda address: print(f"{name} is listening at {address}", flush=True))
+    serve(app, HOST.value, PORT.value, lambda address: print(f"{name} is listening at {address}", flush=True))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ pytest.importorskip("prometheus_client", reason="needs the extra: pip install 't
 
 from serving import Shouting, serve, wait_until
 
+from tf_llm.apps.server.limits import Limits
+from tf_llm.decoding.settings import stack_settings
+
 COMPLETIONS, CHAT, EMBEDDINGS = "/v1/completions", "/v1/chat/completions", "/v1/embeddings"
 
 
@@ -100,6 +103,18 @@ def test_what_is_said_of_the_draw_reaches_the_model():
     assert two.seed == 8 and one.draws
     assert not likeliest.draws and likeliest.seed == 2**63 - 1
     assert chat.temperature == 2 and chat.max_new_tokens == 7
+
+
+def test_texts_of_a_batch_agree_in_their_method_whatever_the_models_own_is():
+    for own in ({"num_beams": 4}, {"penalty_alpha": 0.6}):
+        generate = Shouting()
+        generate.config = generate.config.with_settings(**own)
+        with serve(generate) as client:
+            for settings in ({}, {"temperature": 0.5}, {"temperature": 0, "top_p": 0.5}):
+                assert client.post(COMPLETIONS, prompt="a", **settings)[0] == 200
+        configs = [config for batch in generate.configs for config in batch]
+        stack_settings(configs)  # raises where rows do not agree
+        assert [config.draws for config in configs] == [False, True, False]
 
 
 # === Chats ===
@@ -278,12 +293,13 @@ def test_what_runs_together_is_one_batch():
 
 
 def test_what_is_compiled_before_the_first_request():
-    """Every size of batch, for the likeliest token and for a draw, a token each; and vectors."""
+    """A step of every size of batch, for the likeliest token and for a draw, for short texts and long; and vectors."""
     generate = Shouting()
-    with serve(generate, max_batch=6, warm=True):
-        assert [len(batch) for batch in generate.batches] == [1] * 3 + [2] * 3 + [4] * 3 + [6] * 3
-        assert [configs[0].draws for configs in generate.configs] == [False, True] * 4
-        assert {config.max_new_tokens for configs in generate.configs for config in configs} == {1}
+    with serve(generate, max_batch=6, warm=True, limits=Limits(new_tokens=99)):
+        assert [len(batch) for batch in generate.batches] == [1] * 5 + [2] * 5 + [4] * 5 + [6] * 5
+        assert [configs[0].draws for configs in generate.configs] == [False, True] * 8
+        assert [configs[0].max_new_tokens for configs in generate.configs] == [1, 1, 99, 99] * 4
+        assert generate.steps == 16
 
 
 @pytest.mark.parametrize("name", ["chat", "errors", "events", "limits", "listening", "writing"])

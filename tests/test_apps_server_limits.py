@@ -14,8 +14,8 @@ pytest.importorskip("prometheus_client", reason="needs the extra: pip install 't
 
 from serving import Shouting, serve, wait_until
 
-from tf_llm.apps.server import events, find_key
-from tf_llm.apps.server.limits import Limits
+from tf_llm.apps.server import events
+from tf_llm.apps.server.limits import Limits, find_key
 from tf_llm.apps.server.listening import bind
 from tf_llm.contracts import UserError
 

@@ -15,6 +15,7 @@ from tf_llm.decoding.beam import repeat_rows
 from tf_llm.decoding.constraints import constrain
 from tf_llm.decoding.contrastive import advance_by_contrast, begin_contrast
 from tf_llm.decoding.rows import next_power
+from tf_llm.decoding.scoring import score_texts
 from tf_llm.decoding.settings import choose_rules, choose_strategy, name_shapes, stack_settings
 from tf_llm.decoding.speculative import advance_by_guesses
 from tf_llm.decoding.texts import Text
@@ -75,7 +76,7 @@ class Stream:
 
     def score(self, row):
         """The model's own log-probabilities of the tokens that a row has said so far; one more pass of the decoder."""
-        return self.generator._score([self.prompts[row]], [self.texts[row].ids])[0]
+        return score_texts(self.generator, [self.prompts[row]], [self.texts[row].ids])[0]
 
     def _run(self):
         rows, length = len(self._limits), self.generator.target_length

@@ -3,15 +3,21 @@
 app.py         the routes; `build_app` puts everything below together
 shapes.py      what is asked and answered, as pydantic models of OpenAI's API
 chat.py        messages become one prompt
-texts.py       a request for texts becomes jobs, and their events become an answer
-events.py      answers piece by piece, and clients that leave
-predict.py     the REST shape of TensorFlow Serving
+texts.py       a request for texts becomes rows, and what they say its answer;  words.py: in the words of either route
+predict.py     the REST shape of TensorFlow Serving, and vectors
+answers.py     what a request waits for: events of its jobs, the end of its time, a client that leaves
+events.py      answers piece by piece
 batching.py    one thread, which takes jobs of many requests at once
 writing.py     what that thread does with the model
+service.py     what all of these need: the model and its name, batches, limits
 limits.py      who may ask, how much, how long
 errors.py      refusals in OpenAI's shape
 metrics.py     what Prometheus reads
-run.py         listening, and stopping without losing an answer
+listening.py   a port, and stopping without losing an answer
+
+request ─ limits ─ app ─ texts ─ answers ══ batching ─ writing ─ model
+                                   │    <══ events ═══╛
+response ───────── words ──────────╯
 """
 
 from tf_llm.contracts import UserError
@@ -24,9 +30,3 @@ except ImportError as error:
     raise UserError(
         f'a server needs fastapi, uvicorn and prometheus-client. Received: {error}. pip install "tf_llm[serve]"'
     ) from error
-
-from tf_llm.apps.server.app import build_app
-from tf_llm.apps.server.limits import Limits, find_key, list_hosts
-from tf_llm.apps.server.listening import is_loopback, serve
-
-__all__ = ["Limits", "build_app", "find_key", "is_loopback", "list_hosts", "serve"]

@@ -29,9 +29,8 @@ async def predict(service, request, asked):
         predictions = [vector.tolist() for vector in await embed(service, request, texts, sum(counts))]
     else:
         service.check_rows(len(texts), service.limits.rows, "texts")
-        config = service.generate.config
-        max_tokens = min(config.max_new_tokens, service.limits.new_tokens)
-        config = config.with_settings(max_new_tokens=max_tokens, num_beams=1, num_return_sequences=1)
+        max_tokens = min(service.config.max_new_tokens, service.limits.new_tokens)
+        config = service.config.with_settings(max_new_tokens=max_tokens)
         answers = Answers(service, WRITE, [Text(text, config) for text in texts])
         pieces = [[] for _ in texts]
         async with watch_client(request.receive, answers):

@@ -1,6 +1,7 @@
 """What every route needs: the model, its batches, its limits, its name."""
 
 import asyncio
+import dataclasses
 import time
 
 from tf_llm.apps.server.batching import Batcher
@@ -18,7 +19,8 @@ class Service:
     """A model that is served.
 
     Args:
-        generate: a `decoding.generator.Generator`.
+        generate: a `decoding.generator.Generator`. Its config is what requests get that do not say otherwise, but for
+            beams and contrastive search: texts are drawn, or the likeliest tokens are said.
         name: by which clients ask for it.
         limits: `Limits`.
         build_prompt: see `chat.build_prompt`, in whose place another may stand.
@@ -30,13 +32,16 @@ class Service:
             raise ValueError(f"max_batch is expected to be at most {ROWS}. Received: {batching['max_batch']}")
         self.generate, self.name, self.build_prompt = generate, name, build_prompt
         self.limits, self.created = limits or Limits(), int(time.time())
+        # The texts of a batch agree in how they are said: not some of them by a search, others by contrast.
+        plain = {"num_beams": 1, "num_return_sequences": 1, "penalty_alpha": 0.0}
+        self.config = dataclasses.replace(generate.config, **plain)
         self.metrics = Metrics(lambda: self.batcher.waiting, lambda: self.batcher.running)
         self.batcher = Batcher(build_runners(generate), observe=self.metrics.observe_batch, **batching)
         self.prompt_limit = self.limits.prompt_tokens or generate.source_length - 1  # one is for the end mark
 
     def warm_up(self):
         """Compiles what requests will need, so that none of them waits for it."""
-        warm_up(self.generate, self.batcher.max_batch)
+        warm_up(self.generate, self.config, self.batcher.max_batch, self.limits.new_tokens)
 
     def count_tokens(self, prompt_tokens, new_tokens):
         """Adds an answer's tokens to the metrics."""

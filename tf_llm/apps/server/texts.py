@@ -36,7 +36,7 @@ def plan_rows(service, asked, prompts, stops, max_tokens, words):
             f"max_tokens is expected to be at most {service.limits.new_tokens}. Received: {max_tokens}",
             param="max_tokens",
         )
-    config = choose_config(service.generate.config, asked, stops, max_tokens)
+    config = choose_config(service.config, asked, stops, max_tokens)
     seed = secrets.randbits(62) if asked.seed is None else asked.seed
     return [
         Text(
@@ -53,7 +53,7 @@ def plan_rows(service, asked, prompts, stops, max_tokens, words):
 def choose_config(config, asked, stops, max_tokens):
     """What a request says, and where it says nothing, what the generator does by itself: a `GenerationConfig`."""
     settings = {"max_new_tokens": max_tokens, "stop_strings": (*config.stop_strings, *stops)}
-    settings |= {"num_beams": 1, "num_return_sequences": 1, "min_new_tokens": min(config.min_new_tokens, max_tokens)}
+    settings["min_new_tokens"] = min(config.min_new_tokens, max_tokens)
     if asked.temperature is not None:
         settings |= {"temperature": asked.temperature, "do_sample": asked.temperature > 0}
     if asked.top_p is not None:

@@ -91,22 +91,27 @@ def embed_texts(generate, jobs):
     yield [(job, Vector(vector)) for job, vector in zip(jobs, vectors, strict=True)]
 
 
-def warm_up(generate, max_batch):
-    """Has all graphs compiled that common requests need. The generator pads batches to powers of two."""
+def warm_up(generate, config, max_batch, new_tokens):
+    """Has all graphs compiled that common requests need: of the likeliest token, of a draw, of vectors.
+
+    Args:
+        generate: a `Generator`, which pads batches to powers of two.
+        config: its `GenerationConfig`, as requests get it.
+        max_batch: rows that are run together at most.
+        new_tokens: of a text at most. A text of several windows needs a graph with more room.
+    """
+    configs = [
+        config.with_settings(max_new_tokens=tokens, min_new_tokens=0, do_sample=draws)
+        for tokens in sorted({1, new_tokens})
+        for draws in (False, True)
+    ]
     rows = 1
     while rows < 2 * max_batch:
         count = min(rows, max_batch)
-        for config in list_common(generate):
-            for _ in generate.stream_batch([""] * count, [config] * count):
-                pass
+        for config in configs:
+            next(iter(generate.stream_batch([""] * count, [config] * count)))
         generate.embed([""] * count)
         rows *= 2
-
-
-def list_common(generate):
-    """Settings that need graphs of their own, as short as they can be: the likeliest token, and a draw."""
-    config = dataclasses.replace(generate.config, max_new_tokens=1, num_beams=1, num_return_sequences=1)
-    return [config.with_settings(do_sample=False), config.with_settings(do_sample=True)]
 
 
 def merge(pieces):
