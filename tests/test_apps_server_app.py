@@ -283,7 +283,9 @@ def test_what_runs_together_is_one_batch():
     generate = Shouting()
     generate.gate.clear()
     with serve(generate, max_batch=4) as client:
-        connections = [client.open("POST", COMPLETIONS, {"model": "m", "prompt": "a"}) for _ in range(6)]
+        connections = [client.open("POST", COMPLETIONS, {"model": "m", "prompt": "a"})]
+        wait_until(lambda: client.service.batcher.running == 1)
+        connections += [client.open("POST", COMPLETIONS, {"model": "m", "prompt": "a"}) for _ in range(5)]
         wait_until(lambda: client.service.batcher.waiting == 5)
         generate.gate.set()
         assert [connection.getresponse().status for connection in connections] == [200] * 6

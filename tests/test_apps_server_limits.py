@@ -165,17 +165,24 @@ def test_a_model_that_fails_is_a_500_and_the_next_request_is_answered(caplog):
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "in pieces"])
 def test_a_client_that_leaves_stops_its_rows(stream):
     """Alone, it ends the batch; in company, the others go on."""
-    with serve(Shouting(seconds=0.005), limits=Limits(new_tokens=10**6), max_wait=0.1) as client:
+    generate = Shouting(seconds=0.005)
+    with serve(generate, limits=Limits(new_tokens=10**6)) as client:
         endless = {"model": "m", "prompt": "∞", "max_tokens": 10**6, "stream": stream}
         connection = client.open("POST", COMPLETIONS, endless)
-        wait_until(lambda: client.generate.steps > 3)
+        wait_until(lambda: generate.steps > 3)
         connection.sock.shutdown(socket.SHUT_RDWR)
         connection.close()
         wait_until(lambda: client.service.batcher.running == 0)
+        generate.gate.clear()
+        first = client.open("POST", COMPLETIONS, ASKED)
+        wait_until(lambda: client.service.batcher.running == 1)
         connection = client.open("POST", COMPLETIONS, endless)
-        wait_until(lambda: client.service.batcher.waiting == 1)
         company = client.open("POST", COMPLETIONS, {"model": "m", "prompt": "a" * 90, "max_tokens": 100})
+        wait_until(lambda: client.service.batcher.waiting == 2)
+        generate.gate.set()
         wait_until(lambda: client.service.batcher.running == 2)
+        assert first.getresponse().status == 200
+        first.close()
         connection.sock.shutdown(socket.SHUT_RDWR)
         connection.close()
         assert json.load(company.getresponse())["choices"][0]["text"] == "A" * 90
@@ -228,13 +235,17 @@ def test_a_client_that_leaves_the_queue_makes_room():
 
 
 def test_a_server_that_stops_answers_what_it_has_accepted():
-    with serve(Shouting(seconds=0.01), max_batch=2) as client:
+    generate = Shouting()
+    generate.gate.clear()
+    with serve(generate, max_batch=2) as client:
         body = {"model": "m", "prompt": "a" * 30, "max_tokens": 30}
         idle = client.open("GET", "/health")
         assert idle.getresponse().read() == b'{"status":"ok"}'
         accepted = [client.open("POST", COMPLETIONS, {**body, "stream": stream}) for stream in (False, True, False)]
         wait_until(lambda: client.service.batcher.waiting + client.service.batcher.running == 3)
         client.server.handle_exit(15, None)
+        wait_until(lambda: client.service.batcher.closing)
+        generate.gate.set()
         whole, stream, late = [connection.getresponse().read() for connection in accepted]
         for content in (whole, late):
             assert json.loads(content)["choices"][0]["text"] == "A" * 30
