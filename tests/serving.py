@@ -30,7 +30,8 @@ class Letters:
 
 
 class Shouting:
-    """In place of a `Generator`: says the prompt in capitals, a character a step, then ends. "∞" never ends.
+    """In place of a `Generator`: says the prompt in capitals, a character a step, then ends. "∞" never ends, and
+    the model fails at "☠" and at the prompt "fail".
 
     Args:
         seconds: that a step takes.
@@ -72,10 +73,11 @@ class Shouts:
         return [-0.5 * place for place, _ in enumerate(self.texts[row].ids)]
 
     def __iter__(self):
+        rows = list(zip(self.prompts, self.texts, strict=True))
         while not all(text.finish_reason for text in self.texts):
             time.sleep(self.generate.seconds)
             self.generate.steps += 1
-            if "fail" in self.prompts:
+            if "fail" in self.prompts or any(prompt[len(text.ids) :][:1] == "☠" for prompt, text in rows):
                 raise RuntimeError("the model was told to fail")
             yield [self._say(row, text) for row, text in enumerate(self.texts)]
 

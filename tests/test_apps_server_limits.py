@@ -2,9 +2,11 @@
 
 import asyncio
 import http.client
+import importlib
 import itertools
 import json
 import socket
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +16,7 @@ pytest.importorskip("prometheus_client", reason="needs the extra: pip install 't
 
 from serving import Shouting, serve, wait_until
 
+import tf_llm.apps.server
 from tf_llm.apps.server import events
 from tf_llm.apps.server.limits import Limits, find_key
 from tf_llm.apps.server.listening import bind
@@ -158,6 +161,10 @@ def test_a_model_that_fails_is_a_500_and_the_next_request_is_answered(caplog):
         assert refusal(client, {"prompt": "fail"}, status=500)["type"] == "server_error"
         assert refusal(client, {"prompt": "fail", "stream": True}, status=500)["type"] == "server_error"
         assert refusal(client, {"input": "fail"}, EMBEDDINGS, status=500)["type"] == "server_error"
+        status, _, content = client.ask("POST", COMPLETIONS, {"model": "m", "prompt": "ab☠", "stream": True})
+        *pieces, last, end = content.decode().split("\n\n")  # it had begun, so that its status was told
+        assert status == 200 and len(pieces) == 2 and end == ""
+        assert json.loads(last.removeprefix("data: "))["error"]["type"] == "server_error"
         assert client.post(COMPLETIONS, prompt="ab")[0] == 200
     assert "the model was told to fail" in caplog.text
 
@@ -323,6 +330,12 @@ def test_an_address_that_is_taken_is_a_one_line_error():
             bind("127.0.0.1", port)
     with pytest.raises(UserError, match="cannot listen at no such host"):
         bind("no such host", 0)
+
+
+def test_what_to_install_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(UserError, match=r'a server needs fastapi, uvicorn and .* pip install "tf_llm\[serve\]"'):
+        importlib.reload(tf_llm.apps.server)
 
 
 def test_limits_that_cannot_be_are_refused():
