@@ -32,10 +32,12 @@ EXTRAS = {
     "jax": ["jax>=0.7"],  # training with Keras on JAX; on a TPU jax[tpu], which brings the TPU's library
     # Closer to what people cut out of a page. Its dependency jusText needs a part of lxml that has left it.
     "trafilatura": ["lxml_html_clean>=0.4", "trafilatura>=2"],
+    "serve": ["fastapi>=0.115", "prometheus-client>=0.20", "uvicorn>=0.30"],  # a trained model behind HTTP
     # Preparing on a cluster of Apache Spark, which needs Java 17 as well; Spark 4 warns of newer versions of pandas.
     "spark": ["pandas>=2.2,<3", "pyarrow>=18", "pyspark>=4,<5"],
     "tensorboard": ["tensorboard>=2.18"],  # to look at what a run writes for it; writing needs nothing
     "wikipedia": ["mwparserfromhell>=0.6.5"],  # its dumps; what articles are written in
+    # openai is the client that the server is tried with, schemathesis what tries to break it.
     # faust-cchardet, orjson, python-magic (which needs the system's libmagic), spacy and warcio are for datatrove.
     "peers": [
         "beautifulsoup4>=4.12",
@@ -46,9 +48,11 @@ EXTRAS = {
         "keras-hub>=0.21",
         "lxml>=5",
         "lxml_html_clean>=0.4",
+        "openai>=1.50",
         "orjson>=3.9",
         "python-magic>=0.4.27",
         "rensa>=0.5",
+        "schemathesis>=4",
         "spacy>=3.8",
         "torch>=2.4",
         "trafilatura>=2",

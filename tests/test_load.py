@@ -22,7 +22,6 @@ import tensorflow as tf
 
 from tf_llm import hub
 from tf_llm.contracts import DECODER_IDS, SOURCE_IDS, UserError
-from tf_llm.decoding.strategies import Greedy
 from tf_llm.load import Generator, from_pretrained, save_pretrained
 from tf_llm.model.encoder_decoder import build_model
 from tf_llm.model.sizes import build_size
@@ -239,10 +238,10 @@ def test_pieces_are_written_and_read_as_they_are(tmp_path):
 def test_a_prompt_is_a_request_with_its_end_behind(saved):
     generate = Generator.from_pretrained(saved, **LENGTHS)
     sources = []
-    say = generate._say
-    generate._say = lambda rows, *rest: sources.append(rows) or say(rows, *rest)
+    encode = generate.encode_sources
+    generate.encode_sources = lambda rows, *rest: sources.append(rows) or encode(rows, *rest)
     ids = generate.tokenizer.encode
-    texts = generate(["abc", "abcdefghabc"], max_new_tokens=50, strategy=Greedy())
+    texts = generate(["abc", "abcdefghabc"], max_new_tokens=50)
     assert sources == [[[*ids("abc"), 1], [*ids("abcdefgh"), 1]]]  # one round, cut to S = 9 with its end
     assert [len(text) <= 6 for text in texts] == [True, True]
     with pytest.raises(

@@ -300,7 +300,7 @@ def test_greedy_decoding_says_what_transformers_says(config):
         attention_mask=torch.tensor(source != 0).long(),
         max_new_tokens=config.target_length,
         do_sample=False,
-        suppress_tokens=[0, 2],  # strategies.NEVER_SAID
+        suppress_tokens=[0, 2],  # logits.NEVER_SAID
         decoder_start_token_id=0,
         use_cache=False,  # that of release 5.24 has as many layers as the encoder
     ).numpy()[:, 1:]
@@ -316,7 +316,7 @@ def test_greedy_decoding_says_what_transformers_says(config):
         def say_next(token_ids, position, cache):
             return step({"token_ids": token_ids, "position": position, **fixed, **cache}, training=False)
 
-        return decode(say_next, model.empty_cache(50), Greedy(), 50, config.target_length, 0)
+        return decode(say_next, model.empty_cache(50), Greedy(), 50, config.target_length)
 
     ours = say(tf.constant(source)).numpy()
     assert len({tuple(row) for row in ours.tolist()}) > 25  # the sources matter

@@ -11,10 +11,8 @@ from tf_llm.contracts import UserError
 from tf_llm.prepare.engine import prepare  # takes the name of its folder, which stays importable as `tf_llm.prepare.…`
 
 _LAZY = {
-    "Beam": "tf_llm.decoding.beam",
+    "GenerationConfig": "tf_llm.decoding.settings",
     "Generator": "tf_llm.load",
-    "Greedy": "tf_llm.decoding.strategies",
-    "Sample": "tf_llm.decoding.strategies",
     "build_loss": "tf_llm.training.losses",
     "build_model": "tf_llm.model.encoder_decoder",
     "build_optimizer": "tf_llm.training.optimizers",

@@ -95,7 +95,7 @@ def ask_ours(model, batch):
         def say(token_ids, position, cache):
             return step({"token_ids": token_ids, "position": position, **fixed, **cache}, training=False)
 
-        return decode(say, model.empty_cache(ROWS), Greedy(), ROWS, model.config.target_length, 0)
+        return decode(say, model.empty_cache(ROWS), Greedy(), ROWS, model.config.target_length)
 
     logits = model(batch, training=False)
     return tf.cast(logits, tf.float32).numpy(), answer(tf.constant(batch[SOURCE_IDS])).numpy()

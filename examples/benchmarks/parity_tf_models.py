@@ -100,8 +100,8 @@ def decode_rows(model, source_ids, strategy):
             return step_model({"token_ids": token_ids, "position": position, **fixed, **cache}, training=False)
 
         if isinstance(strategy, Beam):
-            return decode_beams(step, cache, strategy, rows, length, never_said=())[0][:, 0]  # the best of each row
-        return decode(step, cache, strategy, rows, length, seed=0, never_said=())
+            return decode_beams(step, cache, strategy, rows, length, rules=())[0][:, 0]  # the best of each row
+        return decode(step, cache, strategy, rows, length, rules=())
 
     return run(tf.constant(source_ids)).numpy()
 

@@ -1,143 +1,239 @@
-"""Text in, text out: a trained model, its tokenizer and a strategy.
+"""Text in, text out: a trained model, its tokenizer and what is asked for.
 
-Glossary: N rows, S source length, T target length.
+Glossary: N rows, S source length, T target length (tokens of a window), M tokens that a row has room for, R texts a
+prompt, W beams, C context length, D width, V vocabulary.
 """
+
+import dataclasses
 
 import numpy as np
 import tensorflow as tf
 
-from tf_llm.contracts import END_ID, MODES, PAD_ID
-from tf_llm.decoding.beam import Beam, decode_beams, repeat_rows
-from tf_llm.decoding.strategies import Sample, decode
+from tf_llm.contracts import END_ID, PAD_ID
+from tf_llm.decoding.frames import FRAMES
+from tf_llm.decoding.rows import in_batches
+from tf_llm.decoding.scoring import embed_sources, score_texts
+from tf_llm.decoding.search import search
+from tf_llm.decoding.settings import GenerationConfig
+from tf_llm.decoding.speculative import check_draft
+from tf_llm.decoding.streams import Stream
 
-
-def frame_page(ids, source_length, vocabulary_size):
-    """A page that goes on. END_ID in front says that it begins, as in training.
-
-    >>> frame_page([5, 6], 4, 200)
-    [1, 5, 6]
-    """
-    return [END_ID, *ids][-source_length:]
-
-
-def frame_request(ids, source_length, vocabulary_size):
-    """A whole source with END_ID behind it, as T5 is given it.
-
-    >>> frame_request([5, 6], 4, 200)
-    [5, 6, 1]
-    """
-    return [*ids[: source_length - 1], END_ID]
-
-
-def frame_blank(ids, source_length, vocabulary_size):
-    """A text whose end is masked: what a model that was trained on masked spans is asked in place of a page.
-
-    >>> frame_blank([5, 6, 7], 4, 200)
-    [6, 7, 199, 1]
-    """
-    return [*ids[max(0, len(ids) - source_length + 2) :], vocabulary_size - 1, END_ID]
-
-
-def frame_mode(ids, source_length, vocabulary_size):
-    """The same with the mode token of UL2's sequential denoiser in front.
-
-    >>> frame_mode([5, 6, 7], 5, 200)
-    [102, 6, 7, 199, 1]
-    """
-    return [vocabulary_size - 1 - MODES["S"], *frame_blank(ids, source_length - 1, vocabulary_size)]
-
-
-# What is made of a prompt's ids: a source of at most S. All but "request" go on where a window of T tokens ends.
-FRAMES = {"page": frame_page, "request": frame_request, "blank": frame_blank, "mode": frame_mode}
+ROWS = 64  # that are said together at most; more are said one batch after the other
+# What is asked for where nothing else is said: of a page's many continuations, the likeliest soon repeats itself.
+PAGE_CONFIG = GenerationConfig(do_sample=True, temperature=0.8, top_k=40)
 
 
 class Generator:
     """Continues texts, or answers them.
 
     The model was trained to continue a window of S tokens by up to T more. A longer continuation is a chain of such
-    windows, just as a page was cut for training: what was said last is the source of what is said next. `Beam` searches
-    each window alone and goes on from its best hypothesis; the others are forgotten at its end.
+    windows, just as a page was cut for training: what was said last is the source of what is said next. A search with
+    several beams searches each window alone and goes on from its best hypothesis.
 
     Args:
         model: has `build_start`, `build_step`, `empty_cache` and `config`, as the models of `build_model` have.
         tokenizer: a `contracts.Tokenizer`.
         frame: how a prompt becomes a source, a key of FRAMES: "page" where the model was trained to continue pages,
             "request" for pairs and T5, "blank" and "mode" for masked spans and UL2's mixture.
+        config: a `GenerationConfig`, what is asked for where a call does not say; None draws with temperature 0.8 from
+            the 40 likeliest tokens to continue a page, and says the likeliest to answer a request.
+        draft: a small model with the same tokenizer, which guesses what this one then confirms (speculative.py). It
+            changes how fast texts come, and not how likely each is. Searches and constraints go without it.
 
-    >>> generate = Generator(model, tokenizer)                            # doctest: +SKIP
-    >>> generate("The transformer architecture", max_new_tokens=12)       # doctest: +SKIP
+    >>> generate = Generator(model, tokenizer)                                        # doctest: +SKIP
+    >>> generate("The transformer architecture", max_new_tokens=12)                   # doctest: +SKIP
     'attention layers, output shape (batch_size, length)'
+    >>> generate(["Keras", "TensorFlow"], num_beams=4, no_repeat_ngram_size=3)        # doctest: +SKIP
+    >>> for piece in generate.stream("The transformer architecture", temperature=1):  # doctest: +SKIP
+    ...     print(piece, end="", flush=True)
     """
 
-    def __init__(self, model, tokenizer, frame="page"):
+    def __init__(self, model, tokenizer, frame="page", config=None, draft=None):
         if frame not in FRAMES:
             raise ValueError(f"frame is expected to be one of {sorted(FRAMES)}. Received: {frame!r}")
+        if draft is not None:
+            check_draft(model, draft)
         self.tokenizer, self.frame = tokenizer, frame
+        self.config = config or (GenerationConfig() if frame == "request" else PAGE_CONFIG)
         self.source_length, self.target_length = model.config.source_length, model.config.target_length
-        self._start, self._step, self._empty_cache = model.build_start(), model.build_step(), model.empty_cache
-        self._decode = {}  # strategy -> compiled function
+        # Sentinels in what is said to a blank are no text.
+        self.marks = tokenizer.vocabulary_size - (tokenizer.num_sentinels if frame != "request" else 0)
+        self.model, self.draft = model, draft
+        self.start, self._draft_start = model.build_start(), draft and draft.build_start()
+        self._drawn, self._compiled = {}, {}  # the model's graphs of a step, and functions, by what they are for
 
-    def __call__(self, prompts, max_new_tokens=64, strategy=None, seed=0):
-        """Continues one text or a list of texts.
+    # === What a user calls ===
+
+    def __call__(self, prompts, config=None, **settings):
+        """Continues or answers one text or a list of texts.
 
         Args:
             prompts: a string, or a list of strings. Words that the tokenizer does not keep are passed over.
-            max_new_tokens: tokens to say at most; a continuation may end earlier by itself.
-            strategy: see strategies.py, or a `Beam`; None is `Sample(temperature=0.8, top_k=40)`.
-            seed: the same seed gives the same continuation.
+            config: a `GenerationConfig`; None is the generator's own.
+            settings: fields of `GenerationConfig` that differ from it, such as max_new_tokens, temperature, num_beams.
 
         Returns:
-            The continuation without the prompt: a string, or a list of strings.
+            What was said, without the prompt: a string, or a list of strings. With num_return_sequences above 1 a list
+            in place of each string.
         """
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is expected to be at least 1. Received: {max_new_tokens}")
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not texts:
-            return []
-        read = [self.tokenizer.encode(text) for text in texts]
-        if self.frame == "request":  # has one answer, which a second window would not go on with
-            max_new_tokens = min(max_new_tokens, self.target_length)
-        marks = self.tokenizer.vocabulary_size - (self.tokenizer.num_sentinels if self.frame != "request" else 0)
-        said = [[] for _ in texts]
-        for round_ in range(-(-max_new_tokens // self.target_length)):
-            sources = [self._frame(ids + more) for ids, more in zip(read, said, strict=True)]
-            spoken = self._say(sources, strategy, seed + round_)
-            for more, row in zip(said, spoken, strict=True):
-                if END_ID not in more:
-                    more += row[(row != PAD_ID) & (row < marks)].tolist()
-            if all(END_ID in more for more in said):
-                break
-        texts = [self.tokenizer.decode(more[:max_new_tokens]) for more in said]
-        return texts[0] if isinstance(prompts, str) else texts
+        return _map(lambda completion: completion.text, self.complete(prompts, config, **settings), prompts)
 
-    def _frame(self, ids):
+    def complete(self, prompts, config=None, log_probabilities=False, **settings):
+        """The same, as `Completion`s: a list of one a prompt (a single prompt is a list of one), or with
+        num_return_sequences above 1 a list of lists.
+
+        Args:
+            prompts, config, settings: see `__call__`.
+            log_probabilities: whether those of the tokens are wanted; they cost one more pass of the decoder.
+        """
+        config = (config or self.config).with_settings(**settings)
+        prompts = [self.tokenizer.encode(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+        count = config.num_return_sequences
+        if config.num_beams > 1:
+            completions = in_batches(
+                lambda batch: search(self, batch, config), prompts, max(1, ROWS // config.num_beams)
+            )
+        else:
+            # A further text of the same prompt has another upper half of its seed.
+            configs = [dataclasses.replace(config, seed=config.seed + (i << 32)) for i in range(count)]
+            rows = [(ids, one) for ids in prompts for one in configs]
+            completions = in_batches(self._say, rows, ROWS)
+        if log_probabilities:
+            asked = [ids for ids in prompts for _ in range(count)]
+            scores = score_texts(self, asked, [completion.ids for completion in completions])
+            completions = [
+                dataclasses.replace(completion, log_probabilities=score)
+                for completion, score in zip(completions, scores, strict=True)
+            ]
+        if count == 1:
+            return completions
+        return [completions[i : i + count] for i in range(0, len(completions), count)]
+
+    def stream(self, prompt, config=None, **settings):
+        """Iterates over pieces of what `__call__` returns, each as soon as it is said and can no longer change.
+
+        Raises:
+            ValueError: a search or several texts are asked for, which have no pieces.
+        """
+        config = (config or self.config).with_settings(**settings)
+        stream = self.stream_batch([prompt], [config])
+        return (pieces[0].text for pieces in stream if pieces[0].text)
+
+    def stream_batch(self, prompts, configs, tokens=1):
+        """The same for several prompts at once: a `Stream`, which iterates over lists of one `Piece` a prompt.
+
+        Args:
+            prompts: strings, at most ROWS.
+            configs: a `GenerationConfig` for each. They may differ in all but settings.SHARED.
+            tokens: how many tokens a step has. More are faster, and cancelled later.
+        """
+        for config in configs:
+            for name in ("num_beams", "num_return_sequences"):
+                if getattr(config, name) > 1:
+                    raise ValueError(f"{name} is expected to be 1 in a stream. Received: {getattr(config, name)}")
+        if len(prompts) > ROWS or len(prompts) != len(configs):
+            received = f"{len(prompts)} prompts and {len(configs)} configs"
+            raise ValueError(f"prompts are expected to be at most {ROWS}, with a config each. Received: {received}")
+        return Stream(self, [self.tokenizer.encode(prompt) for prompt in prompts], configs, tokens=tokens)
+
+    def score(self, prompts, texts, with_end=False):
+        """How likely the model finds each token of given texts.
+
+        Args:
+            prompts: a string or a list.
+            texts: a string or a list, one for each prompt: what is to be said to it.
+            with_end: whether the text is to end there, which is one more token.
+
+        Returns:
+            A list of log-probabilities, one for each token of the text; a list of such lists for lists.
+        """
+        one = isinstance(prompts, str)
+        prompts, texts = ([prompts], [texts]) if one else (list(prompts), list(texts))
+        if len(prompts) != len(texts):
+            raise ValueError(f"texts are expected to be {len(prompts)}, one a prompt. Received: {len(texts)}")
+        encode = self.tokenizer.encode
+        scores = score_texts(self, list(map(encode, prompts)), [encode(text) + [END_ID] * with_end for text in texts])
+        return scores[0] if one else scores
+
+    def embed(self, texts):
+        """What the encoder makes of texts: a string or a list -> float32 [D] or [N, D], of length 1.
+
+        It is the mean of the context over what the source holds: of a page the last S tokens, of a request the first.
+        """
+        sources = [
+            self.frame_ids(self.tokenizer.encode(text)) for text in ([texts] if isinstance(texts, str) else texts)
+        ]
+        if not sources:
+            return np.zeros([0, self.model.config.d_model], "float32")
+        vectors = in_batches(lambda batch: embed_sources(self, batch), sources, ROWS)
+        return vectors[0] if isinstance(texts, str) else np.stack(vectors)
+
+    # === What it is made of ===
+
+    def frame_ids(self, ids):
         """What the encoder is given of a prompt's ids: at most S."""
         return FRAMES[self.frame](ids, self.source_length, self.tokenizer.vocabulary_size)
 
-    def _say(self, rows, strategy, seed):
-        """What is said to each row of at most S ids: int32 [N, T]."""
-        source = np.full((len(rows), self.source_length), PAD_ID, "int32")
-        for place, ids in zip(source, rows, strict=True):
-            place[: len(ids)] = ids
-        strategy = strategy or Sample(temperature=0.8, top_k=40)
-        if strategy not in self._decode:
-            self._decode[strategy] = tf.function(lambda source, seed: self._run(source, strategy, seed))
-        return self._decode[strategy](tf.constant(source), tf.constant(seed)).numpy()
+    def limit_tokens(self, config):
+        """How many tokens may be said: a request has one answer, which a second window would not go on with."""
+        return min(config.max_new_tokens, self.target_length) if self.frame == "request" else config.max_new_tokens
 
-    def _run(self, source, strategy, seed):
-        """Encodes once, then decodes with a cache: source int32 [N, S] -> int32 [N, T]."""
-        fixed = dict(self._start(source, training=False))
-        del fixed["context"]  # the blocks have made their keys and values of it
+    def count_guesses(self, config):
+        """How many tokens the draft guesses at a time: 0 where it is not asked."""
+        if self.draft is None or config.contrasts or config.constraint is not None:
+            return 0
+        return min(config.num_assistant_tokens, self.target_length)
+
+    def pad_sources(self, sources, rows):
+        """Lists of at most S ids -> int32 [N, S], with empty rows behind them."""
+        padded = np.full((rows, self.source_length), PAD_ID, "int32")
+        for place, ids in zip(padded, sources, strict=False):
+            place[: len(ids)] = ids
+        return tf.constant(padded)
+
+    def encode_sources(self, sources, rows, by_draft=False):
+        """Reads sources: lists of ids -> what the steps need of them, and an empty cache, for N rows."""
+        model, start = (self.draft, self._draft_start) if by_draft else (self.model, self.start)
+
+        def read(source):
+            context = dict(start(source, training=False))
+            del context["context"]  # the blocks have made their keys and values of it
+            return context, model.empty_cache(rows)
+
+        return self.run(("read", rows, by_draft), read, self.pad_sources(sources, rows))
+
+    def bind_step(self, context, num_tokens=1, with_hidden=False, by_draft=False):
+        """A `contracts.StepFn` of the model, for rows whose sources were read.
+
+        `with_hidden`, it returns the hidden vectors [N, K, D] between logits and state.
+        """
+        key = (num_tokens, with_hidden, by_draft)
+        if key not in self._drawn:
+            self._drawn[key] = (self.draft if by_draft else self.model).build_step(num_tokens, with_hidden)
 
         def step(token_ids, position, cache):
-            inputs = {"token_ids": token_ids, "position": position, **fixed, **cache}
-            logits, cache = self._step(inputs, training=False)
-            return logits[:, :, : self.tokenizer.vocabulary_size], cache  # the model may have room for more words
+            inputs = {"token_ids": token_ids, "position": position, **context, **cache}
+            logits, *hidden, cache = self._drawn[key](inputs, training=False)
+            # The model may have room for more words.
+            return logits[:, :, : self.tokenizer.vocabulary_size], *hidden, cache
 
-        rows = source.shape[0]
-        cache = self._empty_cache(rows)
-        if isinstance(strategy, Beam):
-            fixed = repeat_rows(fixed, strategy.num_beams)
-            ids, _ = decode_beams(step, cache, strategy, rows, self.target_length)  # [N, W, T]
-            return ids[:, 0]  # the best
-        return decode(step, cache, strategy, rows, self.target_length, seed)
+        return step
+
+    def run(self, key, function, *arguments):
+        """Calls `function` as a graph, which is made once for each `key`: one for arguments of one shape."""
+        if key not in self._compiled:
+            self._compiled[key] = tf.function(function, autograph=False).get_concrete_function(*arguments)
+        return self._compiled[key](*arguments)
+
+    def _say(self, batch):
+        """(ids of a prompt, `GenerationConfig`) each -> `Completion` each."""
+        prompts, configs = zip(*batch, strict=True)
+        stream = Stream(self, prompts, configs, whole=True)
+        for _ in stream:
+            pass
+        return [text.complete() for text in stream.texts]
+
+
+def _map(function, completions, prompts):
+    found = [[function(c) for c in one] if isinstance(one, list) else function(one) for one in completions]
+    return found[0] if isinstance(prompts, str) else found
