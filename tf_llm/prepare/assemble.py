@@ -79,7 +79,7 @@ def finish(folder: Path, preparation: Preparation, settings: dict[str, Any], gat
         minimum = settings["words"]["minimum_count"]
         statistics["vocabulary"] = describe_vocabulary(noun, gathered.counts, len(vocabulary), minimum)
         stop_words = Counter(statistics.pop("stop_words"))
-        statistics["top_before"] = list_top(leave_signs_out(stop_words + gathered.counts))
+        statistics["top_before"] = list_top(leave_signs_out(gathered.counts | stop_words))  # no word is in both
         statistics["top_after"] = list_top(leave_signs_out({word: gathered.counts[word] for word in vocabulary}))
     write_atomically(shards / STATISTICS, json.dumps(statistics, indent=1).encode())
     write_report(shards, statistics)
@@ -90,7 +90,7 @@ def finish(folder: Path, preparation: Preparation, settings: dict[str, Any], gat
 
 def leave_signs_out(counts: Mapping[str, int]) -> dict[str, int]:
     """Those that have a letter or a digit: full stops and commas lead every list."""
-    return {word: count for word, count in counts.items() if any(map(str.isalnum, word))}
+    return {word: count for word, count in counts.items() if word.isalnum() or any(map(str.isalnum, word))}
 
 
 def list_steps(gathered: Gathered, noun: str, vocabulary: list[str]) -> dict[str, int]:

@@ -37,7 +37,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from tf_llm.contracts import SPECIAL_TOKENS, UNKNOWN_ID
 from tf_llm.text.sentence_pieces import SentencePieceTokenizer
@@ -72,6 +72,7 @@ class UnigramCoder:
         self.counts: dict[str, Counter[str]] = {}  # stream -> symbol -> how often the training texts had it
         self.totals: Counter[str] = Counter()  # stream -> symbols counted
         self.bytes: Counter[int] = Counter()  # byte -> occurrences in the spellings of different symbols
+        self.spelled_bytes = 0  # their sum
         self.spellings = 0  # different symbols, each counted once a stream
 
     def update(self, text: str) -> None:
@@ -89,7 +90,9 @@ class UnigramCoder:
         for stream, symbols in counts.items():
             known = self.counts.setdefault(stream, Counter())
             new = [symbol for symbol in symbols if symbol not in known]
-            self.bytes.update(itertools.chain.from_iterable(map(_spell, new)))
+            spelled = b"".join(map(_spell, new))
+            self.bytes.update(spelled)
+            self.spelled_bytes += len(spelled)
             self.spellings += len(new)
             known.update(symbols)
             self.totals[stream] += sum(symbols.values())
@@ -115,7 +118,7 @@ class UnigramCoder:
 
     def _spelling_log_probability(self, symbol: str) -> float:
         """ln p of the bytes of a symbol and of the end after them, with one added to each of the 257 counts."""
-        everything = math.log(self.bytes.total() + self.spellings + 257)
+        everything = math.log(self.spelled_bytes + self.spellings + 257)
         bytes_ = sum(math.log(self.bytes[byte] + 1) - everything for byte in _spell(symbol))
         return bytes_ + math.log(self.spellings + 1) - everything
 
@@ -145,18 +148,19 @@ class UnigramCoder:
         """A word as the tokenizer sees it in a text, whatever stands around it: not for words with SIGMA."""
         return lower_case(word) if self.tokenizer.config.lower_case else word
 
-    def describe(self, original: str, word: str) -> Iterator[tuple[str, str]]:
+    def describe(self, original: str, word: str) -> list[tuple[str, str]]:
         """What has to be said of a word, as (stream, symbol), beside its gap."""
         id = self.tokenizer.ids.get(word, self.tokenizer.rare_id)
-        yield "slots", (word if id == DROPPED else KEPT)
+        said = [("slots", word if id == DROPPED else KEPT)]
         if id == UNKNOWN_ID:
-            yield "unknown", word
+            said.append(("unknown", word))
         if self._has_case(word):
             is_lower = original == word  # of nine words in ten: look no further
             case = "lower" if is_lower else next((c for c, apply in CASES.items() if apply(word) == original), "mixed")
-            yield "case", case
+            said.append(("case", case))
             if case == "mixed":
-                yield "mixed", original
+                said.append(("mixed", original))
+        return said
 
     def restore(self, ids: Sequence[int], residual: Residual) -> str:
         """The text again, from the ids that were kept and the residual: the proof that nothing goes unpaid."""
@@ -234,5 +238,5 @@ def _gap_stream(word: str) -> str:
     return "word gaps" if word[0].isalnum() else "sign gaps"
 
 
-def _spell(symbol: str) -> Iterable[int]:
+def _spell(symbol: str) -> bytes:
     return symbol.encode("utf-8", errors="surrogatepass")
