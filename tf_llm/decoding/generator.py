@@ -54,7 +54,8 @@ class Generator:
         self.source_length, self.target_length = model.config.source_length, model.config.target_length
         # Sentinels in what is said to a blank are no text.
         self.marks = tokenizer.vocabulary_size - (tokenizer.num_sentinels if frame != "request" else 0)
-        self._model, self._start, self._step = model, model.build_start(), model.build_step()
+        self.model = self._model = model
+        self._start, self._step = model.build_start(), model.build_step()
         self._whole_step = None  # of T tokens at once, drawn when it is needed
         self._graphs = {}  # what they are for -> compiled functions
 
