@@ -52,14 +52,11 @@ class ExportedGenerator(tf.Module):
         self.weights = [variable.value for variable in generate.model.variables]
         self.table = getattr(generate.tokenizer, "graph_table", None)
         if config.num_beams > 1:
-            self.generate = draw(lambda prompts: {"texts": graph.say(prompts)}, PROMPTS)
+            self.generate = draw_search(graph)
         else:
-            asked = ["max_new_tokens", "temperature", "seed"] if config.draws else ["max_new_tokens"]
-            say = _draw(graph, config) if config.draws else _say(graph)
-            self.generate_with = draw(say, PROMPTS, *(tf.TensorSpec([None], ASKED[name][0], name) for name in asked))
+            self.generate_with = draw_draws(graph) if config.draws else draw_talk(graph)
             self.generate = draw(lambda prompts: self.generate_with(prompts), PROMPTS)  # the same graph
-        self.score = draw(lambda prompts, texts: _score(graph, prompts, texts), PROMPTS, TEXTS)
-        self.embed = draw(lambda texts: {"vectors": graph.embed(texts)}, TEXTS)
+        self.score, self.embed = draw_score(graph), draw_embed(graph)
 
 
 def export_generator(generate, folder, config=None, **settings):
@@ -101,9 +98,61 @@ def export_generator(generate, folder, config=None, **settings):
     return Path(folder)
 
 
+# === Signatures: graphs whose inputs and outputs have names ===
+
+
 def draw(function, *specs):
-    """A Python function of tensors as a graph."""
     return tf.function(function, input_signature=specs, autograph=False)
+
+
+def draw_talk(graph):
+    """`generate_with` where the likeliest is said."""
+    limit = tf.constant([graph.limit])
+
+    def generate_with(prompts, max_new_tokens=limit):
+        demand("max_new_tokens", max_new_tokens, graph.limit)
+        return {"texts": graph.say(prompts, max_new_tokens)}
+
+    return draw(generate_with, PROMPTS, specify("max_new_tokens"))
+
+
+def draw_draws(graph):
+    """`generate_with` where tokens are drawn."""
+    limit = tf.constant([graph.limit])
+    usual = tf.constant([graph.config.temperature], tf.float32)
+    usual_seed = tf.constant([graph.config.seed], tf.int64)
+
+    def generate_with(prompts, max_new_tokens=limit, temperature=usual, seed=usual_seed):
+        demand("max_new_tokens", max_new_tokens, graph.limit)
+        demand("temperature", temperature)
+        demand("seed", seed)
+        halves = tf.cast(tf.stack([seed % 2**32, seed // 2**32], axis=1), tf.uint32)  # as `draws.split_seeds`
+        return {"texts": graph.say(prompts, max_new_tokens, temperature=temperature, seeds=halves)}
+
+    return draw(generate_with, PROMPTS, *map(specify, ASKED))
+
+
+def draw_search(graph):
+    """`generate` where a search is made."""
+    return draw(lambda prompts: {"texts": graph.say(prompts)}, PROMPTS)
+
+
+def draw_score(graph):
+    def score(prompts, texts):
+        found, counts = graph.score(prompts, texts)  # [N, L], [N]
+        total = tf.reduce_sum(found, axis=1)
+        return {"log_probabilities": total, "token_log_probabilities": found, "num_tokens": counts}
+
+    return draw(score, PROMPTS, TEXTS)
+
+
+def draw_embed(graph):
+    return draw(lambda texts: {"vectors": graph.embed(texts)}, TEXTS)
+
+
+def specify(name):
+    """What a graph is told of a setting that a call may bring: [1] or [N]."""
+    return tf.TensorSpec([None], ASKED[name][0], name)
 
 
 def demand(name, setting, most=None):
@@ -112,33 +161,3 @@ def demand(name, setting, most=None):
     bounds = f"at least {least}" if most is None else f"in [{least}, {most}]"
     fits = tf.reduce_all((setting >= least) & (setting <= (dtype.max if most is None else most)))
     check(fits, f"{name} is expected to be {bounds}. Received:", setting)
-
-
-def _say(graph):
-    limit = tf.constant([graph.limit])
-
-    def generate(prompts, max_new_tokens=limit):
-        demand("max_new_tokens", max_new_tokens, graph.limit)
-        return {"texts": graph.say(prompts, max_new_tokens)}
-
-    return generate
-
-
-def _draw(graph, config):
-    limit = tf.constant([graph.limit])
-    usual_temperature, usual_seed = tf.constant([config.temperature], tf.float32), tf.constant([config.seed], tf.int64)
-
-    def generate(prompts, max_new_tokens=limit, temperature=usual_temperature, seed=usual_seed):
-        demand("max_new_tokens", max_new_tokens, graph.limit)
-        demand("temperature", temperature)
-        demand("seed", seed)
-        halves = tf.cast(tf.stack([seed % 2**32, seed // 2**32], axis=1), tf.uint32)  # as `draws.split_seeds`
-        return {"texts": graph.say(prompts, max_new_tokens, temperature=temperature, seeds=halves)}
-
-    return generate
-
-
-def _score(graph, prompts, texts):
-    found, counts = graph.score(prompts, texts)  # [N, L], [N]
-    total = tf.reduce_sum(found, axis=1)
-    return {"log_probabilities": total, "token_log_probabilities": found, "num_tokens": counts}
