@@ -26,15 +26,16 @@ def split_seeds(seeds):
 
 
 def draw_uniforms(seeds, place, purpose=0):
-    """Numbers in [0, 1): seeds uint32 [N, 2] -> float32 [N].
+    """Numbers in [0, 1): seeds uint32 [N, 2] -> float32 [N], or [N, P] for several at once.
 
     Args:
         seeds: see `split_seeds`.
-        place: int32 [] or [N], the number of the token that is drawn for.
-        purpose: int32 [] or [N]; other purposes give other numbers.
+        place: int32 [] or [P], the number of the token that is drawn for.
+        purpose: int32 [] or [P]; other purposes give other numbers.
     """
-    counter = tf.cast(place, tf.uint32), tf.cast(purpose, tf.uint32)
-    bits, _ = cipher((seeds[:, 0], seeds[:, 1]), tuple(word + tf.zeros_like(seeds[:, 0]) for word in counter))
+    place, purpose = tf.cast(place, tf.uint32), tf.cast(purpose, tf.uint32)
+    keys = [half if not len(place.shape) else half[:, None] for half in (seeds[:, 0], seeds[:, 1])]
+    bits, _ = cipher(keys, (place + tf.zeros_like(keys[0]), purpose + tf.zeros_like(keys[0])))
     return tf.cast(tf.cast(tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32)), tf.int32), tf.float32) * 2.0**-23
 
 

@@ -13,6 +13,8 @@ import tensorflow as tf
 from tf_llm.contracts import END_ID, PAD_ID, START_ID
 from tf_llm.decoding import strategies
 from tf_llm.decoding.beam import Beam, decode_beams, repeat_rows
+from tf_llm.decoding.constraints import constrain
+from tf_llm.decoding.contrastive import advance_by_contrast, begin_contrast
 from tf_llm.decoding.frames import GRAPH_FRAMES
 from tf_llm.decoding.settings import choose_rules, choose_strategy, stack_settings
 from tf_llm.decoding.streams import GLANCE
@@ -27,14 +29,16 @@ class TextGraph:
     """
 
     def __init__(self, generate, config):
-        self.model, self.tokenizer, self.config = generate.model, generate.tokenizer, config
-        self.frame, self.marks = generate.frame, generate.marks
-        self.window = generate.target_length  # T
-        self.limit = min(config.max_new_tokens, self.window) if self.frame == "request" else config.max_new_tokens
+        self.generate, self.config, self.tokenizer = generate, config, generate.tokenizer
+        self.window, self.marks = generate.target_length, generate.marks  # T
+        self.limit = generate.limit_tokens(config)
         self.room = self.window * -(-self.limit // self.window)  # M
-        self.arrays, self.fixed, *_ = stack_settings([config], [self.tokenizer.encode(config.prefix)])
-        self._start = self.model.build_start()
-        self._steps = {size: self.model.build_step(size) for size in {1, self.window}}
+        self.arrays, self.fixed, self.table = stack_settings([config], [self.tokenizer.encode(config.prefix)])
+        if self.table and self.limit > self.window:
+            raise ValueError(
+                f"max_new_tokens is expected to be at most {self.window}, one window of the model, in a graph with a "
+                f"constraint. Received: {self.limit}"
+            )
 
     # === What is asked for ===
 
@@ -75,7 +79,7 @@ class TextGraph:
         prompt_ids, ids = self.tokenizer.graph_encode(prompts), self.tokenizer.graph_encode(texts)
         lengths = tf.cast(ids.row_lengths(), tf.int32)  # [N]
         longest = tf.reduce_max(tf.concat([lengths, [0]], axis=0))  # L
-        if self.frame == "request":
+        if self.generate.frame == "request":
             check(longest <= window, f"texts are expected to have at most {window} tokens. Received:", longest)
 
         def go_on(begin, found):
@@ -83,7 +87,7 @@ class TextGraph:
             context, cache = self._read(self._frame(tf.concat([prompt_ids, before], axis=1)))
             wanted = ids[:, begin : begin + window].to_tensor(PAD_ID, shape=[None, window])  # [N, T]
             told = tf.concat([tf.fill([rows, 1], START_ID), wanted[:, :-1]], axis=1)  # [N, T]
-            logits, _ = self._bind_step(context, window)(told, tf.constant(0), cache)  # [N, T, V]
+            logits, _ = self.generate.bind_step(context, window)(told, tf.constant(0), cache)  # [N, T, V]
             logs = tf.gather(tf.nn.log_softmax(tf.cast(logits, tf.float32)), wanted, batch_dims=2)  # [N, T]
             return begin + window, tf.concat([found, logs], axis=1)
 
@@ -94,7 +98,7 @@ class TextGraph:
 
     def embed(self, texts):
         """The mean of the context over what each source holds, of length 1: string [N] -> float32 [N, D]."""
-        read = self._start(self._frame(self.tokenizer.graph_encode(texts)), training=False)
+        read = self.generate.start(self._frame(self.tokenizer.graph_encode(texts)), training=False)
         weights = tf.cast(read["context_mask"], tf.float32)[:, :, None]  # [N, C, 1]
         total = tf.reduce_sum(tf.cast(read["context"], tf.float32) * weights, axis=1)  # [N, D]
         return tf.math.l2_normalize(total, axis=1)  # of length 1, sum and mean are the same
@@ -103,40 +107,44 @@ class TextGraph:
 
     def _frame(self, ids):
         """Ids [N, None] -> a source int32 [N, S]."""
-        source_length = self.model.config.source_length
-        ids = GRAPH_FRAMES[self.frame](ids, source_length, self.tokenizer.vocabulary_size)
+        source_length = self.generate.source_length
+        ids = GRAPH_FRAMES[self.generate.frame](ids, source_length, self.tokenizer.vocabulary_size)
         return ids.to_tensor(PAD_ID, shape=[None, source_length])
 
     def _read(self, source):
         """A source int32 [N, S] -> what the steps need of it, and an empty cache."""
-        context = dict(self._start(source, training=False))
+        context = dict(self.generate.start(source, training=False))
         del context["context"]  # the blocks have made their keys and values of it
-        return context, self.model.empty_cache(tf.shape(source)[0])
-
-    def _bind_step(self, context, num_tokens=1):
-        """A `contracts.StepFn` of the model, for rows whose sources were read."""
-
-        def step(token_ids, position, cache):
-            inputs = {"token_ids": token_ids, "position": position, **context, **cache}
-            logits, cache = self._steps[num_tokens](inputs, training=False)
-            return logits[:, :, : self.tokenizer.vocabulary_size], cache  # the model may have room for more words
-
-        return step
+        return context, self.generate.model.empty_cache(tf.shape(source)[0])
 
     def _say_window(self, context, cache, said, count, ended, limits, arrays):
         """Says up to T tokens: said [N, M] and ended [N] -> the same after it."""
-        step, glance = self._bind_step(context), GLANCE if self.config.stop_strings else self.window
-        strategy, rules = choose_strategy(arrays, self.fixed), choose_rules(arrays, self.fixed)
+        rows, glance = tf.shape(said)[0], GLANCE if self.config.stop_strings else self.window
+        advance, state = self._choose_advance(context, cache, rows, limits, arrays)
 
         def say(talk):
-            until = tf.minimum(talk.position + glance, self.window)
-            talk = strategies.advance(step, talk, strategy, until, arrays.get("seeds"), rules, limits)
+            talk = advance(talk, tf.minimum(talk.position + glance, self.window))
             return (talk._replace(ended=talk.ended | self._has_stopped(talk.said)),)
 
-        talk = strategies.begin(cache, tf.shape(said)[0], self.room, said, count, ended)
+        talk = strategies.begin(state, rows, self.room, said, count, ended)
         goes_on = lambda talk: (talk.position < self.window) & ~tf.reduce_all(talk.ended)  # noqa: E731
         talk = tf.while_loop(goes_on, say, (talk,))[0]
         return talk.said, talk.ended
+
+    def _choose_advance(self, context, cache, rows, limits, arrays):
+        """(talk, until) -> talk, and the state of a window's first `Talk`."""
+        strategy, rules = choose_strategy(arrays, self.fixed), choose_rules(arrays, self.fixed)
+        if self.config.contrasts:
+            count, alpha = self.config.top_k, self.config.penalty_alpha
+            width, words = self.generate.model.config.d_model, self.tokenizer.vocabulary_size
+            step = self.generate.bind_step(repeat_rows(context, count), with_hidden=True)
+            return (
+                lambda talk, until: advance_by_contrast(step, talk, count, alpha, until, self.window, rules, limits),
+                begin_contrast(cache, rows, self.window, words, width),
+            )
+        step, state = self._constrain(self.generate.bind_step(context), cache, rows)
+        seeds = arrays.get("seeds")
+        return lambda talk, until: strategies.advance(step, talk, strategy, until, seeds, rules, limits), state
 
     def _search_window(self, context, cache, said, count, ended, limits, arrays):
         """The same by a search, of which the best hypothesis is said."""
@@ -145,15 +153,21 @@ class TextGraph:
             length_penalty=self.config.length_penalty,
             manner=self.config.beam_manner,
         )
-        step = self._bind_step(repeat_rows(context, beam.num_beams))
+        rows = tf.shape(said)[0]
+        step = self.generate.bind_step(repeat_rows(context, beam.num_beams))
+        step, state = self._constrain(step, cache, rows)
         rules = choose_rules(repeat_rows(arrays, beam.num_beams), self.fixed)
         most = tf.minimum(self.window, self.limit - count)
-        found, _ = decode_beams(
-            step, cache, beam, tf.shape(said)[0], self.window, rules, said, count, most, ended
-        )  # [N, W, M]
+        found, _ = decode_beams(step, state, beam, rows, self.window, rules, said, count, most, ended)  # [N, W, M]
         best = tf.ensure_shape(found[:, 0], [None, self.room])  # [N, M]
         said = tf.where(ended[:, None], said, best)
         return said, ended | tf.reduce_any(said == END_ID, axis=1) | self._has_stopped(said)
+
+    def _constrain(self, step, cache, rows):
+        """A step function and the state of its first step; with a constraint, those that obey it."""
+        if not self.table:
+            return step, cache
+        return constrain(step, self.table, self.fixed["widest_state"]), {**cache, "places": tf.zeros([rows], tf.int32)}
 
     def _shown(self, said):
         """What was said as text goes on from it, without padding and sentinels: int32 [N, M] -> [N, None]."""

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from tf_llm.decoding import logits
+from tf_llm.decoding.constraints import Automaton
 from tf_llm.decoding.draws import split_seeds
 from tf_llm.decoding.strategies import Greedy, Sample
 
@@ -26,11 +27,23 @@ BOUNDS = {
     "num_return_sequences": (1, math.inf, int),
     "repetition_penalty": (0, math.inf, float),
     "no_repeat_ngram_size": (0, math.inf, int),
+    "penalty_alpha": (0, 1, float),
+    "num_assistant_tokens": (0, math.inf, int),
     "seed": (0, 2**63 - 1, int),
 }
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 # What rows that are said together may not differ in.
-SHARED = ("num_beams", "length_penalty", "beam_manner", "num_return_sequences", "suppress_tokens", "bad_words_ids")
+SHARED = (
+    "num_beams",
+    "length_penalty",
+    "beam_manner",
+    "num_return_sequences",
+    "suppress_tokens",
+    "bad_words_ids",
+    "penalty_alpha",
+    "constraint",
+    "num_assistant_tokens",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +72,9 @@ class GenerationConfig:
     bad_words_ids: tuple = ()  # sequences of ids that are never said
     prefix: str = ""  # what each text begins with, whatever the model thinks; it counts as said
     stop_strings: tuple = ()  # a text ends in front of the first of these
+    penalty_alpha: float = 0.0  # α of contrastive search among the top_k likeliest (contrastive.py); 0 is none
+    constraint: Automaton | None = None  # what may be said at all (constraints.py)
+    num_assistant_tokens: int = 4  # guesses of a generator's draft at a time (speculative.py); 0 goes without it
     seed: int = 0  # of all that is drawn: the same seed draws the same, alone and in company
 
     def __post_init__(self):
@@ -87,8 +103,14 @@ class GenerationConfig:
             )
         if not all(self.bad_words_ids):
             raise ValueError(f"bad_words_ids is expected to hold sequences of ids. Received: {self.bad_words_ids}")
-        if self.do_sample and self.num_beams > 1:
-            raise ValueError(f"num_beams is expected to be 1 with do_sample. Received: {self.num_beams}")
+        for name, others in (("num_beams", ("do_sample",)), ("penalty_alpha", ("do_sample", "constraint"))):
+            for other in others:
+                is_asked = getattr(self, name) > (1 if name == "num_beams" else 0)
+                if is_asked and getattr(self, other):
+                    raise ValueError(f"{name} is expected to be left out with {other}. Received: {getattr(self, name)}")
+        if self.contrasts and (self.num_beams > 1 or self.top_k < 2):
+            received = f"num_beams={self.num_beams}, top_k={self.top_k}"
+            raise ValueError(f"penalty_alpha expects num_beams=1 and a top_k of at least 2. Received: {received}")
         most = self.num_beams if not self.draws else math.inf
         if self.num_return_sequences > most:
             raise ValueError(
@@ -101,22 +123,30 @@ class GenerationConfig:
         """Whether chance plays a part."""
         return self.do_sample and self.temperature > 0
 
+    @property
+    def contrasts(self):
+        """Whether it is contrastive search."""
+        return self.penalty_alpha > 0
+
     def with_settings(self, **settings):
         """The same but for `settings`; what they imply comes with them.
 
-        Several beams imply that nothing is drawn. A setting of the draw (temperature, top_k, top_p, min_p, typical_p)
-        implies that tokens are drawn; transformers would pass over it in silence.
+        Several beams, or a penalty_alpha, imply that nothing is drawn; the latter a top_k of 4 besides. A setting of
+        the draw (temperature, top_k, top_p, min_p, typical_p) implies that tokens are drawn; transformers would pass
+        over it in silence.
         """
         known = [field.name for field in dataclasses.fields(self)]
         if unknown := sorted(set(settings) - set(known)):
             raise ValueError(f"settings are expected to be among {known}. Received: {unknown[0]!r}")
         if "do_sample" not in settings:
-            if settings.get("num_beams", 1) > 1:
+            if settings.get("num_beams", 1) > 1 or settings.get("penalty_alpha", 0) > 0:
                 settings["do_sample"] = False
             elif any(name in settings for name in DRAWING):
                 settings["do_sample"] = True
-        if settings.get("do_sample") and "num_beams" not in settings:
-            settings["num_beams"] = 1
+        if settings.get("penalty_alpha", 0) > 0:
+            settings.setdefault("top_k", 4)
+        if settings.get("do_sample"):
+            settings = {"num_beams": 1, "penalty_alpha": 0.0, **settings}
         return dataclasses.replace(self, **settings)
 
 
@@ -130,7 +160,8 @@ def stack_settings(configs, prefixes=()):
         prefixes: N lists of ids, or nothing.
 
     Returns:
-        A dictionary of arrays that lead with N, and one of plain numbers and tuples that the graph is made for.
+        A dictionary of arrays that lead with N; one of plain numbers and tuples, for which a graph is made; and the
+        table of the constraint (`Automaton.table`), or an empty dictionary.
     """
     for name in SHARED:
         if len({getattr(config, name) for config in configs}) > 1:
@@ -161,7 +192,17 @@ def stack_settings(configs, prefixes=()):
         arrays["prefix"] = np.array([[*ids, *[0] * (width - len(ids))] for ids in prefixes], "int32")
     fixed["never"] = (*logits.NEVER_SAID, *configs[0].suppress_tokens)
     fixed["never_in_a_row"] = configs[0].bad_words_ids
-    return arrays, fixed
+    table = {}
+    if configs[0].constraint is not None:
+        table, fixed["widest_state"] = configs[0].constraint.table()
+    if configs[0].contrasts:
+        fixed["contrast"] = configs[0].penalty_alpha, configs[0].top_k
+    return arrays, fixed, table
+
+
+def name_shapes(arrays, fixed):
+    """By what graphs that are made for settings differ, as a tuple."""
+    return (*((name, array.shape[1:]) for name, array in sorted(arrays.items())), *sorted(fixed.items()))
 
 
 def choose_strategy(arrays, fixed):

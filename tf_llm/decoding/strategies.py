@@ -28,6 +28,10 @@ class Greedy:
     [1]
     """
 
+    def cut(self, logits):
+        """What `Sample.cut` is: the likeliest token alone."""
+        return Sample(temperature=0).cut(logits)
+
     def __call__(self, logits, seeds, count):
         """Logits [N, V] -> ids int32 [N]."""
         return tf.argmax(logits, axis=-1, output_type=tf.int32)

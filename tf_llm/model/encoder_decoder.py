@@ -128,13 +128,14 @@ class EncoderDecoder(keras.Model):
             read = self._decoder_stack.read_context(context)
             return keras.Model(source_ids, {"context": context, "context_mask": context_mask, **read}, name="start")
 
-    def build_step(self, num_tokens=1):
+    def build_step(self, num_tokens=1, with_hidden=False):
         """Draws the graph of one cached step: `num_tokens` k further tokens for each of N rows.
 
         Inputs: a dictionary of `token_ids` int32 [N, k]; `position` int32 [], where the first of them stands, with
         position + k at most T; the state of `build_start` without `context`; and the cache (`empty_cache` makes the
         first): for each decoder block i of a transformer, `keys_i` and `values_i` [N, T, G, K]. Outputs: logits
-        float32 [N, k, V] and the cache with the k tokens in it.
+        float32 [N, k, V] and the cache with the k tokens in it; `with_hidden`, what the logits are made of stands
+        between the two, [N, k, D].
         """
         stack = self._decoder_stack
         with use_dtype_policy(self.dtype_policy):
@@ -151,7 +152,7 @@ class EncoderDecoder(keras.Model):
             seen = context_mask[:, None, None, :]  # [N, 1, 1, C]
             hidden, cache = stack(hidden, every_token, read, seen, cache=cache, position=position)
             logits = self.get_layer("logits")(self.get_layer("output_embedding")(hidden))  # [N, k, V]
-            return keras.Model(inputs, [logits, cache], name="step")
+            return keras.Model(inputs, [logits, hidden, cache] if with_hidden else [logits, cache], name="step")
 
     def empty_cache(self, batch_size):
         """The cache before the first step: zeros, for N = `batch_size` rows."""
