@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,46 @@ def write_atomically(
     finally:
         with contextlib.suppress(OSError):  # it is only there if something went wrong
             partial.unlink()
+
+
+@contextlib.contextmanager
+def make_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Makes a folder so that `path` holds all that is written inside the `with` block, or is not touched.
+
+    What is yielded is an empty folder beside it, which is renamed at the end. Only what is killed leaves it behind.
+
+    Raises:
+        UserError: there is something at `path` already, or it cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with make_folder(f"{folder}/a") as partial:
+    ...         _ = (partial / "b").write_text("c")
+    ...     Path(folder, "a", "b").read_text()
+    'c'
+    """
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        received = "a file" if path.is_file() else f"one that holds {sorted(each.name for each in path.iterdir())[:5]}"
+        raise UserError(
+            f"expected a new or an empty folder at {path}. Received: {received}. Name another one, or remove it"
+        )
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for written in partial.rglob("*"):
+            if written.is_file():
+                sync_file(written)
+        if path.is_dir():
+            path.rmdir()
+        partial.rename(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # it is only there if something went wrong
 
 
 def sync_file(path: str | os.PathLike) -> None:
