@@ -193,7 +193,7 @@ def test_cached_loop_says_what_the_whole_model_says(generator):
 
 
 def test_vectors_of_texts_are_means_of_the_context(generator):
-    generate, model = generator
+    generate, _ = generator
     vectors = generate.embed(["w1 w2", "w3 w4 w5 w6 w7 w8"])
     assert vectors.shape == (2, 16) and np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-6
     source = tf.constant([[END_ID, *generate.tokenizer.encode("w1 w2"), 0, 0, 0]])
