@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_llm.contracts import END_ID
-from tf_llm.decoding.logits import hide_where
+from tf_llm.decoding.logits import hide_where, mark
 
 
 class Automaton:
@@ -114,9 +114,7 @@ def constrain(step, table, widest):
         places = tf.where(position == 0, places, found)  # START_ID, with which a window begins, is no token of a text
         logits, state = step(token_ids, position, state)
         tokens, _, there = look_up(places)
-        rows = tf.broadcast_to(tf.range(tf.shape(tokens)[0])[:, None], tf.shape(tokens))
-        spots = tf.stack([rows, tf.where(there, tokens, 0)], axis=-1)  # [N, F, 2]
-        allowed = tf.scatter_nd(spots, tf.cast(there, tf.int32), [tf.shape(tokens)[0], logits.shape[-1]]) > 0
+        allowed = mark(tf.where(there, tokens, 0), there, logits.shape[-1])  # [N, V]
         return hide_where(~allowed[:, None], logits), {**state, "places": places}
 
     return constrained

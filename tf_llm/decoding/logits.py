@@ -47,7 +47,8 @@ def mark(ids, counts, vocabulary_size):
     """
     rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, None], tf.shape(ids))
     places = tf.stack([rows, ids], axis=-1)  # [N, M, 2]
-    return tf.scatter_nd(places, tf.cast(counts, tf.int32), [tf.shape(ids)[0], vocabulary_size]) > 0
+    found = tf.scatter_nd(places, tf.cast(counts, tf.int32), [tf.shape(ids)[0], vocabulary_size])
+    return tf.ensure_shape(found, [ids.shape[0], vocabulary_size]) > 0
 
 
 # === Rules ===
@@ -76,13 +77,9 @@ class NeverInARow:
 
     def __call__(self, logits, said, count):
         for *before, last in self.sequences:
-            if len(before) > said.shape[1]:
-                continue
-            first = tf.maximum(count - len(before), 0)
-            follows = tf.reduce_all(
-                said[:, first : first + len(before)] == tf.constant(before, tf.int32), axis=1
-            )  # [N]
-            follows = follows & (count >= len(before))
+            places = tf.maximum(count - len(before) + tf.range(len(before)), 0)
+            latest = tf.gather(said, places, axis=1)  # [N, tokens before the last]
+            follows = tf.reduce_all(latest == tf.constant(before, tf.int32), axis=1) & (count >= len(before))  # [N]
             logits = hide_where(follows[:, None] & (tf.range(logits.shape[-1]) == last), logits)
         return logits
 
