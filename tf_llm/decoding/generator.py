@@ -209,7 +209,8 @@ class Generator:
         """
         key = (num_tokens, with_hidden, by_draft)
         if key not in self._drawn:
-            self._drawn[key] = (self.draft if by_draft else self.model).build_step(num_tokens, with_hidden)
+            with tf.init_scope():  # for all graphs, outside of the one that is being made
+                self._drawn[key] = (self.draft if by_draft else self.model).build_step(num_tokens, with_hidden)
 
         def step(token_ids, position, cache):
             inputs = {"token_ids": token_ids, "position": position, **context, **cache}
