@@ -18,6 +18,7 @@ _LAZY = {
     "build_optimizer": "tf_llm.training.optimizers",
     "build_size": "tf_llm.model.sizes",
     "choose_precision": "tf_llm.training.distribution",
+    "export_generator": "tf_llm.decoding.export",
     "from_pretrained": "tf_llm.load",
     "from_tf_models": "tf_llm.load_tf_models",
     "is_chief": "tf_llm.training.distribution",
