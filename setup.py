@@ -29,6 +29,8 @@ EXTRAS = {
     "hugging_face": ["huggingface_hub>=0.23", "safetensors>=0.4.5"],
     "languages": ["langdetect>=1.0.9", "py3langid>=0.3"],  # which language a page is in, where its archive does not say
     "parquet": ["pyarrow>=18"],  # files of tables by columns
+    "litert": ["ai-edge-litert>=1.2"],  # to run what export_lite writes; TensorFlow itself does the writing
+    "onnx": ["onnxruntime>=1.18", "tf2onnx>=1.17"],  # to run, and to write; tf2onnx knows numpy 2 from 1.17 on
     "jax": ["jax>=0.7"],  # training with Keras on JAX; on a TPU jax[tpu], which brings the TPU's library
     # Closer to what people cut out of a page. Its dependency jusText needs a part of lxml that has left it.
     "trafilatura": ["lxml_html_clean>=0.4", "trafilatura>=2"],

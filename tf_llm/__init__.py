@@ -19,6 +19,8 @@ _LAZY = {
     "build_size": "tf_llm.model.sizes",
     "choose_precision": "tf_llm.training.distribution",
     "export_generator": "tf_llm.decoding.export",
+    "export_lite": "tf_llm.decoding.formats",
+    "export_onnx": "tf_llm.decoding.formats",
     "from_pretrained": "tf_llm.load",
     "from_tf_models": "tf_llm.load_tf_models",
     "is_chief": "tf_llm.training.distribution",

@@ -191,7 +191,7 @@ def find_stops(texts, stop_strings):
     """`texts.find_stop` of each text: string [N] -> int32 [N], in bytes; the length of the text where there is none.
 
     >>> find_stops(tf.constant(["one two three", "four"]), ("three", "o t", "two")).numpy().tolist()
-    [2, 4]
+    [4, 4]
     """
     lengths, ends, begins = tf.strings.length(texts), [], []  # [N]
     if not stop_strings:

@@ -2,9 +2,10 @@
 
     python -I examples/benchmarks/peers/saved_model.py job.json
 
-The job is {"prompts": texts, "folders": {name: the folder of a SavedModel}, "with_text": whether tensorflow_text is
-needed}; texts are UTF-8, or any other bytes, in base64. The last line of what is printed is JSON: for each name the
-`texts` of `generate` in base64, and what `score` and `embed` make of the prompts: `log_probabilities`, `vectors`.
+The job is {"prompts": texts, "texts": what is to be scored behind the first of them, "folders": {name: the folder of a
+SavedModel}, "with_text": whether tensorflow_text is needed}; texts are UTF-8, or any other bytes, in base64. The last
+line of what is printed is JSON: for each name the `texts` of `generate` in base64, the `log_probabilities` of `score`
+and the `vectors` of `embed`, of the prompts.
 
 With -I Python reads no PYTHONPATH and no folder of the user; besides, tf_llm and Keras are refused to whoever imports
 them, but for tensorflow_text, which cannot do without Keras.
@@ -49,11 +50,12 @@ def main():
     if job["with_text"]:
         refuse.names = ("tf_llm",)
         import tensorflow_text  # noqa: F401, for the ops that come with it
-    prompts, found = tf.constant([base64.b64decode(each) for each in job["prompts"]]), {}
+    prompts, scored = (tf.constant([base64.b64decode(each) for each in job[name]]) for name in ("prompts", "texts"))
+    found = {}
     for name, folder in job["folders"].items():
         signatures = tf.saved_model.load(folder).signatures
         texts = signatures["serving_default"](prompts)["texts"]
-        scores = signatures["score"](prompts=prompts[:10], texts=prompts[1:11])["log_probabilities"]
+        scores = signatures["score"](prompts=prompts[: len(scored)], texts=scored)["log_probabilities"]
         found[name] = {
             "texts": [base64.b64encode(text).decode() for text in texts.numpy()],
             "log_probabilities": scores.numpy().tolist(),
