@@ -250,8 +250,15 @@ def test_what_cannot_be_asked_for_is_named(generate):
     configs = [GenerationConfig(), GenerationConfig(suppress_tokens=[3])]
     with pytest.raises(ValueError, match=r"suppress_tokens is expected to be the same for all rows of a batch"):
         generate.stream_batch(["a", "b"], configs)
-    with pytest.raises(ValueError, match=r"at most 64, with a config each\. Received: 2 prompts and 1 configs"):
+    with pytest.raises(ValueError, match=r"1 to 64, with a config each\. Received: 2 prompts and 1 configs"):
         generate.stream_batch(["a", "b"], configs[:1])
+    with pytest.raises(ValueError, match=r"1 to 64, with a config each\. Received: 0 prompts and 0 configs"):
+        generate.stream_batch([], [])
+    contrasts = [GenerationConfig(penalty_alpha=0.5, top_k=top_k) for top_k in (2, 3)]
+    with pytest.raises(
+        ValueError, match=r"top_k is expected to be the same .* with penalty_alpha\. Received: \[2, 3\]"
+    ):
+        generate.stream_batch(["a", "b"], contrasts)
     with pytest.raises(ValueError, match=r"texts are expected to be 2, one a prompt\. Received: 1"):
         generate.score(["a", "b"], ["a"])
     with pytest.raises(ValueError, match=r"frame is expected to be one of \['blank', .*\]\. Received: 'letter'"):

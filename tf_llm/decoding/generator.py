@@ -123,7 +123,7 @@ class Generator:
         """The same for several prompts at once: a `Stream`, which iterates over lists of one `Piece` a prompt.
 
         Args:
-            prompts: strings, at most ROWS.
+            prompts: strings, 1 to ROWS of them.
             configs: a `GenerationConfig` for each. They may differ in all but settings.SHARED.
             tokens: how many tokens a step has. More are faster, and cancelled later.
         """
@@ -131,9 +131,9 @@ class Generator:
             for name in ("num_beams", "num_return_sequences"):
                 if getattr(config, name) > 1:
                     raise ValueError(f"{name} is expected to be 1 in a stream. Received: {getattr(config, name)}")
-        if len(prompts) > ROWS or len(prompts) != len(configs):
+        if not 1 <= len(prompts) <= ROWS or len(prompts) != len(configs):
             received = f"{len(prompts)} prompts and {len(configs)} configs"
-            raise ValueError(f"prompts are expected to be at most {ROWS}, with a config each. Received: {received}")
+            raise ValueError(f"prompts are expected to be 1 to {ROWS}, with a config each. Received: {received}")
         return Stream(self, [self.tokenizer.encode(prompt) for prompt in prompts], configs, tokens=tokens)
 
     def score(self, prompts, texts, with_end=False):
