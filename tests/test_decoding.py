@@ -1,16 +1,18 @@
 """Decoding: strategies on scripted logits, and the cached loop against the whole model, token by token."""
 
 import doctest
+import math
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_llm.contracts import END_ID, PAD_ID, START_ID, UNKNOWN_ID
+from tf_llm.contracts import DECODER_IDS, END_ID, PAD_ID, SOURCE_IDS, START_ID, UNKNOWN_ID
 from tf_llm.decoding import strategies
+from tf_llm.decoding.draws import split_seeds
 from tf_llm.decoding.generator import Generator
-from tf_llm.decoding.strategies import Greedy, Sample, decode
+from tf_llm.decoding.strategies import Greedy, Sample, advance, begin, decode
 from tf_llm.model.config import ModelConfig
 from tf_llm.model.encoder_decoder import build_model
 from tf_llm.text.tokenizers import WordTokenizer
@@ -57,32 +59,95 @@ def test_padding_and_unknown_are_never_said_unless_allowed():
     step = lambda ids, position, state: (tf.constant(logits), state)  # noqa: E731
     for strategy in (Greedy(), Sample(temperature=0.1)):
         assert (decode(step, {}, strategy, 2, 6, 0).numpy() == 4).all()
-        assert (decode(step, {}, strategy, 2, 6, 0, never_said=()).numpy() == UNKNOWN_ID).any()
+        assert (decode(step, {}, strategy, 2, 6, 0, rules=()).numpy() == UNKNOWN_ID).any()
 
 
 def test_sampling_follows_the_probabilities():
-    logits = tf.math.log(tf.tile([[0.1, 0.6, 0.3]], [20_000, 1]))
-    drawn = np.bincount(Sample()(logits, [1, 2]), minlength=3) / 20_000
-    np.testing.assert_allclose(drawn, [0.1, 0.6, 0.3], atol=0.015)
-    sharp = np.bincount(Sample(temperature=0.5)(logits, [1, 2]), minlength=3) / 20_000
-    np.testing.assert_allclose(sharp, np.array([0.01, 0.36, 0.09]) / 0.46, atol=0.015)
-    top = np.bincount(Sample(top_k=2)(logits, [1, 2]), minlength=3) / 20_000
-    np.testing.assert_allclose(top, [0, 0.6 / 0.9, 0.3 / 0.9], atol=0.015)
-    assert Sample(top_k=50)(logits, [1, 2]).shape == (20_000,)  # more than there are: all of them
+    """χ² with ten thousand draws: above the bound, one seed in a thousand would fall by chance."""
+    rows, shares = 10_000, np.array([0.1, 0.45, 0.3, 0.15])
+    logits, seeds = tf.math.log(tf.tile([shares.astype("float32")], [rows, 1])), tf.constant(split_seeds(range(rows)))
+    for sample, expected in (
+        (Sample(), shares),
+        (Sample(temperature=0.5), shares**2),
+        (Sample(temperature=2.0), shares**0.5),
+        (Sample(top_k=2), shares * [0, 1, 1, 0]),
+        (Sample(top_p=0.8), shares * [0, 1, 1, 1]),
+        (Sample(min_p=0.6), shares * [0, 1, 1, 0]),
+        (Sample(typical_p=0.25), shares * [0, 0, 1, 0]),  # the mean surprise is 1.23 nats; that of .3 is 1.20
+        (Sample(top_k=50), shares),  # more than there are: all of them
+    ):
+        counts = np.bincount(sample(logits, seeds, 3), minlength=4)
+        expected = rows * expected / expected.sum()
+        assert (counts[expected == 0] == 0).all(), sample
+        possible = expected > 0
+        chi_squared = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
+        assert chi_squared < 16.3, (sample, counts, expected)  # 3 degrees of freedom, p = .001
 
 
-def test_the_seed_decides_what_is_drawn():
-    logits = tf.zeros([50, V])
-    assert (Sample()(logits, [1, 2]).numpy() == Sample()(logits, [1, 2]).numpy()).all()
-    assert (Sample()(logits, [1, 2]).numpy() != Sample()(logits, [1, 3]).numpy()).any()
-    assert set(Sample(top_k=1)(tf.one_hot([3] * 9, V), [0, 0]).numpy()) == {3}
+def test_each_row_has_its_own_settings():
+    shares = tf.math.log([[0.4, 0.3, 0.2, 0.1]] * 5)
+    sample = Sample(
+        temperature=tf.constant([1.0, 0.0, 1.0, 1.0, 1.0]),
+        top_k=tf.constant([0, 0, 2, 0, 0]),
+        top_p=tf.constant([1.0, 1.0, 1.0, 0.6, 1.0]),
+        min_p=tf.constant([0.0, 0.0, 0.0, 0.0, 0.45]),
+        widest=2,
+    )
+    kept = np.isfinite(sample.cut(shares).numpy()).sum(axis=1)
+    assert kept.tolist() == [4, 1, 2, 2, 3]
+
+
+def test_the_seed_of_a_row_and_the_place_decide_what_is_drawn():
+    logits, seeds = tf.zeros([50, V]), tf.constant(split_seeds([5] * 25 + list(range(25))))
+    one, again, other = (Sample()(logits, seeds, count).numpy() for count in (1, 1, 2))
+    assert (one == again).all() and (one != other).any()
+    assert len(set(one[:25])) == 1 and len(set(one[25:])) > 1
+    assert one[30] == one[0]  # whatever stands above and below
+    assert set(Sample(temperature=0)(tf.one_hot([3] * 50, V), seeds, 0).numpy()) == {3}
+
+
+def test_greedy_is_a_draw_at_temperature_0():
+    logits = tf.random.stateless_normal([50, V], [1, 2])
+    likeliest = Greedy()(logits, None, 0).numpy()
+    for temperature in (1e-30, 1e-45):  # dividing by them would give infinity
+        assert (
+            Sample(temperature=temperature)(logits, tf.constant(split_seeds(range(50))), 0).numpy() == likeliest
+        ).all()
+    assert (Sample(temperature=0)(logits, tf.constant(split_seeds(range(50))), 0).numpy() == likeliest).all()
+    assert (np.argwhere(np.isfinite(Greedy().cut(logits).numpy()))[:, 1] == likeliest).all()
+
+
+def test_a_row_to_which_nothing_is_allowed_ends():
+    step = lambda ids, position, state: (tf.math.log([[[0.0] * 6], [[0, 0, 0, 1.0, 0, 0]]]), state)  # noqa: E731
+    for strategy in (Greedy(), Sample()):
+        assert decode(step, {}, strategy, 2, 3).numpy().tolist() == [[END_ID, PAD_ID, PAD_ID], [3, 3, 3]]
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(ValueError, match=r"temperature is expected to be above 0\. Received: 0\. .* use Greedy"):
-        Sample(temperature=0)
-    with pytest.raises(ValueError, match=r"top_k is expected to be at least 0\. Received: -1"):
-        Sample(top_k=-1)
+    for settings, text in (
+        ({"temperature": -0.5}, r"temperature is expected to be at least 0\. Received: -0\.5"),
+        ({"top_k": -1}, r"top_k is expected to be at least 0\. Received: -1"),
+        ({"top_p": 1.1}, r"top_p is expected to be in \[0, 1\]\. Received: 1\.1"),
+        ({"min_p": math.nan}, r"min_p is expected to be in \[0, 1\]\. Received: nan"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            Sample(**settings)
+
+
+def test_in_pieces_it_is_the_same_and_rows_end_at_their_limits():
+    """Eager and in a graph; the state goes from call to call."""
+    logits = tf.random.stateless_normal([12, 3, 1, V], [3, 4])
+    step = lambda ids, position, state: (logits[position], {"sum": state["sum"] + ids[:, 0]})  # noqa: E731
+    seeds, limits = tf.constant(split_seeds([1, 2, 3])), tf.constant([12, 2, 7])
+    start = begin({"sum": tf.zeros([3], tf.int32)}, 3, 12)
+    go = lambda talk, until: advance(step, talk, Sample(), until, seeds, limits=limits)  # noqa: E731
+    whole, compiled, pieces = go(start, 12), tf.function(go)(start, tf.constant(12)), start
+    for until in range(1, 13):
+        pieces = go(pieces, until)
+    for one, other, third in zip(*map(tf.nest.flatten, (whole, compiled, pieces)), strict=True):
+        assert (one.numpy() == other.numpy()).all() and (one.numpy() == third.numpy()).all()
+    lengths = (whole.said.numpy() != PAD_ID).sum(axis=1)
+    assert (lengths <= limits.numpy()).all() and lengths[1] == 2
 
 
 @pytest.fixture(scope="module", params=["vector", "sequence"])
@@ -99,52 +164,56 @@ def generator(request):
 
 
 def continue_slowly(model, ids, steps):
-    """Greedy decoding with the whole forward pass for every token, in windows as `Generator` has them."""
-    said = []
+    """Greedy decoding with the whole forward pass for every token, in windows as `Generator` has them: the ids, and the
+    log-probability of each."""
+    call = tf.function(lambda source, decoder: model({SOURCE_IDS: source, DECODER_IDS: decoder}, training=False))
+    config, said, scores = model.config, [], []
     while len(said) < steps:
-        config = model.config
         source = (ids + said)[-config.source_length :]
         source += [PAD_ID] * (config.source_length - len(source))
         window = []
         for _ in range(config.target_length):
             decoder = ([START_ID, *window] + [PAD_ID] * config.target_length)[: config.target_length]
-            inputs = {"source_ids": np.array([source], "int32"), "decoder_ids": np.array([decoder], "int32")}
-            logits = np.array(model(inputs, training=False))[0, len(window), : len(WORDS) + 3]
+            logits = call(tf.constant([source]), tf.constant([decoder])).numpy()[0, len(window), : len(WORDS) + 3]
+            logs = logits - np.logaddexp.reduce(logits)
             logits[[PAD_ID, UNKNOWN_ID]] = -np.inf
             window.append(int(logits.argmax()))
+            scores.append(logs[window[-1]])
             if window[-1] == END_ID:
-                return said + window
+                return said + window, scores
         said += window
-    return said[:steps]
+    return said[:steps], scores[:steps]
 
 
 def test_cached_loop_says_what_the_whole_model_says(generator):
     generate, model = generator
     prompts = ["w1 w2 w3", "w9", "w4 w5 w6 w7 w8 w9 w10 w11 w12", ""]
-    said = generate(prompts, max_new_tokens=12, strategy=Greedy())
-    for prompt, text in zip(prompts, said, strict=True):
-        ids = continue_slowly(model, [END_ID, *generate.tokenizer.encode(prompt)], 12)
-        assert text == generate.tokenizer.decode(ids), prompt
-    assert len({len(text) for text in said}) >= 1 and any(len(text.split()) > 5 for text in said)
+    said = generate.complete(prompts, max_new_tokens=12, do_sample=False, log_probabilities=True)
+    for prompt, completion in zip(prompts, said, strict=True):
+        ids, scores = continue_slowly(model, [END_ID, *generate.tokenizer.encode(prompt)], 12)
+        assert completion.ids == ids and completion.text == generate.tokenizer.decode(ids), prompt
+        np.testing.assert_allclose(completion.log_probabilities, scores, atol=1e-4)
+    assert any(len(completion.ids) > 5 for completion in said)
 
 
-def test_a_batch_says_what_each_would_say_alone(generator):
+def test_vectors_of_texts_are_means_of_the_context(generator):
     generate, _ = generator
-    prompts = ["w1 w2 w3", "w9", "w20 w21 w22 w23 w24 w25 w26"]
-    together = generate(prompts, max_new_tokens=9, strategy=Greedy())
-    assert together == [generate(prompt, max_new_tokens=9, strategy=Greedy()) for prompt in prompts]
+    vectors = generate.embed(["w1 w2", "w3 w4 w5 w6 w7 w8"])
+    assert vectors.shape == (2, 16) and np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-6
+    source = tf.constant([[END_ID, *generate.tokenizer.encode("w1 w2"), 0, 0, 0]])
+    read = generate.start(source, training=False)
+    kept = read["context_mask"].numpy()[0]
+    mean = read["context"].numpy()[0][kept].mean(axis=0)
+    np.testing.assert_allclose(vectors[0], mean / np.linalg.norm(mean), atol=1e-5)
+    np.testing.assert_allclose(generate.embed("w1 w2"), vectors[0], atol=1e-5)
 
 
-def test_same_seed_same_text(generator):
-    generate, _ = generator
-    assert generate("w1 w2", seed=5) == generate("w1 w2", seed=5)
-    assert len({generate("w1 w2", seed=seed, max_new_tokens=5) for seed in range(5)}) > 1
-
-
-def test_lengths(generator):
-    generate, _ = generator
-    assert generate([]) == []
-    assert len(generate("w1", max_new_tokens=1).split()) <= 1
-    assert len(generate("w1", max_new_tokens=11, strategy=Greedy()).split()) <= 11
-    with pytest.raises(ValueError, match=r"max_new_tokens is expected to be at least 1\. Received: 0"):
-        generate("w1", max_new_tokens=0)
+def test_hidden_vectors_come_beside_the_logits_they_make(generator):
+    generate, model = generator
+    context, cache = generate.encode_sources([[END_ID, 4, 5]], 1)
+    token_ids, position = tf.constant([[START_ID]]), tf.constant(0)
+    logits, hidden, _ = generate.bind_step(context, with_hidden=True)(token_ids, position, cache)
+    plain, _ = generate.bind_step(context)(token_ids, position, cache)
+    np.testing.assert_array_equal(logits, plain)
+    made = model.get_layer("logits")(model.get_layer("output_embedding")(hidden))
+    np.testing.assert_allclose(made[:, :, : logits.shape[-1]], logits, atol=1e-5)

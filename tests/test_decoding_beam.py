@@ -15,6 +15,7 @@ from tf_llm.contracts import DECODER_IDS, END_ID, PAD_ID, SOURCE_IDS, START_ID, 
 from tf_llm.decoding import beam as beam_module
 from tf_llm.decoding.beam import Beam, decode_beams
 from tf_llm.decoding.generator import Generator
+from tf_llm.decoding.logits import Never, NoRepeatedNgram
 from tf_llm.decoding.strategies import Greedy, decode
 from tf_llm.model.config import ModelConfig
 from tf_llm.model.encoder_decoder import build_model
@@ -88,9 +89,11 @@ def search_with_lists(memory, beam, row, max_tokens=T):
         ended += [(score / beam.norm(length), text) for score, text in candidates if text[-1] == END_ID]
         ended = sorted(ended, reverse=True)[: beam.num_beams]
         live = [(score, text) for score, text in candidates if text[-1] != END_ID][: beam.num_beams]
-        if ended and ended[-1][0] > live[0][0] / beam.norm(max_tokens):
+        if len(ended) >= (wanted := beam.num_return_sequences) and ended[wanted - 1][0] > live[0][0] / beam.norm(
+            max_tokens
+        ):
             break
-    return ended or live
+    return (ended + live)[: beam.num_beams]
 
 
 # === By hand ===
@@ -113,7 +116,7 @@ def run_script(script, beam, max_tokens=3):
 def test_two_rows_by_hand():
     trap = {0: {3: 0.6, 4: 0.4}, 3: {3: 0.3, 4: 0.3, 5: 0.4}, 4: {END_ID: 0.9, 5: 0.1}, 5: {END_ID: 1.0}}
     sure = {0: {5: 1.0}, 5: {END_ID: 0.5, 5: 0.5}}
-    ids, scores = run_script([trap, sure], Beam(num_beams=2, length_penalty=1.0))
+    ids, scores = run_script([trap, sure], Beam(num_beams=2, length_penalty=1.0, num_return_sequences=2))
     # Greedy would say 3, which leads nowhere. Both texts of the second row end, the shorter one first.
     assert ids.numpy().tolist() == [[[4, END_ID, 0], [3, 5, END_ID]], [[5, END_ID, 0], [5, 5, END_ID]]]
     by_hand = [
@@ -144,7 +147,7 @@ def test_padding_and_unknown_are_never_said_unless_allowed():
     assert ids[0, 0].numpy().tolist() == [4, END_ID, 0] and scores[0].numpy().tolist() == [0.0, -np.inf]
     logits = tf.math.log([[[0.1, 0.2, 0.7, 0.0]]])
     step = lambda token_ids, position, state: (tf.tile(logits, [2, 1, 1]), state)  # noqa: E731
-    ids, _ = decode_beams(step, {}, beam, 1, 2, never_said=())
+    ids, _ = decode_beams(step, {}, beam, 1, 2, rules=())
     assert ids.numpy().tolist() == [[[END_ID, 0], [UNKNOWN_ID, END_ID]]]
 
 
@@ -166,7 +169,7 @@ def test_a_wide_beam_finds_the_best_of_all_texts(seed, length_penalty):
     best = max(scores, key=scores.get)
     assert tuple(texts[0]) == best and found[0] == pytest.approx(scores[best], rel=1e-5)
     for text, score in zip(texts, found, strict=True):
-        if score > -np.inf:
+        if text and text[-1] == END_ID:
             assert score == pytest.approx(scores[tuple(text)], rel=1e-4)
 
 
@@ -196,6 +199,43 @@ def test_the_best_of_a_row_is_the_same_in_any_company(end):
         assert found[0] == expected and score[0] == pytest.approx(expected_score, rel=1e-4)
         assert search(memory, beam, (row,), max_tokens=8)[0][0][0] == expected
     assert len({tuple(found[0]) for found in texts}) > 2
+
+
+def test_the_best_few_of_a_row_are_the_same_in_any_company():
+    """A row that has found them stands still while others search."""
+    memory, beam, rows = Memory(1, -1.0), Beam(num_beams=4, num_return_sequences=3), (7, 0, 411, 93)
+    texts, scores = search(memory, beam, rows, max_tokens=8)
+    for row, found, score in zip(rows, texts, scores, strict=True):
+        expected = search_with_lists(memory, beam, row, 8)[:3]
+        assert found[:3] == [text for _, text in expected]
+        np.testing.assert_allclose(score[:3], [each for each, _ in expected], rtol=1e-4)
+
+
+def test_rows_that_have_ended_are_not_searched():
+    memory = Memory(1)
+    ids, _ = decode_beams(memory.step, memory.start((7, 0)), Beam(), 2, 5, ended=tf.constant([True, True]))
+    assert int(memory.steps) == 0 and not ids.numpy().any()
+
+
+def test_rules_hold_for_each_hypothesis_and_over_windows():
+    """No token twice, none of what was said before among them; the shares are of what is left."""
+    memory, said = Memory(2, end=-1.0), tf.constant([[4, 0, 0, 0], [3, 0, 0, 0]])
+    beam = Beam(num_beams=3, num_return_sequences=3, length_penalty=0.0)
+    rules = (Never(), NoRepeatedNgram(1, longest=1))
+    ids, scores = decode_beams(memory.step, memory.start((7, 0)), beam, 2, 4, rules, said, count=1, limit=3)
+    for row, first, found, score in zip((7, 0), (4, 3), ids.numpy().tolist(), scores.numpy(), strict=True):
+        texts = {}
+        for text in itertools.permutations([i for i in (*SAID, END_ID) if i != first]):
+            text, total = text[: text.index(END_ID) + 1], 0.0
+            for i, token_id in enumerate(text):
+                logs = memory.log_probabilities(row, text[:i])
+                left = [logs[i] for i in logs if i not in (first, *text[: text.index(token_id)])]
+                total += logs[token_id] - np.logaddexp.reduce(left)
+            texts[text] = total
+        best = sorted(texts, key=texts.get, reverse=True)[:3]
+        assert [tuple(i for i in text[1:] if i) for text in found] == best
+        assert all(text[0] == first for text in found)
+        np.testing.assert_allclose(score, [texts[text] for text in best], rtol=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["graph", "xla"])
@@ -270,15 +310,15 @@ def test_cached_beams_say_what_the_whole_model_says(generator):
     """Beams change places at each step, and their caches with them; the second window goes on from the first."""
     generate, model = generator
     beam, prompts = Beam(num_beams=3), ["w1 w2 w3", "w9", "w4 w5 w6 w7 w8 w9 w10 w11 w12"]
-    whole, said = WholeModel(model), generate(prompts, max_new_tokens=10, strategy=beam)
+    whole, said = WholeModel(model), generate(prompts, max_new_tokens=10, num_beams=3)
     for prompt, text in zip(prompts, said, strict=True):
         ids, expected = [END_ID, *generate.tokenizer.encode(prompt)], []
         for _ in range(2):
             if END_ID not in expected:
                 expected += search_with_lists(whole, beam, ids + expected, 5)[0][1]
         assert text == generate.tokenizer.decode(expected), prompt
-    assert said == [generate(prompt, max_new_tokens=10, strategy=beam) for prompt in prompts]
-    assert any(said) and said != generate(prompts, max_new_tokens=10, strategy=Greedy())
+    assert said == [generate(prompt, max_new_tokens=10, num_beams=3) for prompt in prompts]
+    assert any(said) and said != generate(prompts, max_new_tokens=10, do_sample=False)
 
 
 @pytest.mark.parametrize(
@@ -287,6 +327,11 @@ def test_cached_beams_say_what_the_whole_model_says(generator):
         ({"num_beams": 0}, r"num_beams is expected to be a whole number of at least 1\. Received: 0"),
         ({"num_beams": 2.0}, r"num_beams is expected to be a whole number of at least 1\. Received: 2\.0"),
         ({"length_penalty": -0.1}, r"length_penalty is expected to be at least 0\. Received: -0\.1"),
+        (
+            {"num_return_sequences": 5},
+            r"num_return_sequences is expected to be between 1 and num_beams, 4\. Received: 5",
+        ),
+        ({"manner": "deep"}, r"manner is expected to be one of \['hugging_face', 'tf_models'\]\. Received: 'deep'"),
         ({"length_penalty": math.nan}, r"length_penalty is expected to be at least 0\. Received: nan"),
     ],
 )

@@ -1,6 +1,6 @@
 """Does `Generator` say what transformers' `generate` says, by the same T5 weights and the same settings?
 
-    python examples/benchmarks/decoding_equals_hugging_face.py           4+4 layers, width 64, 50 inputs, MINUTES
+    python examples/benchmarks/decoding_equals_hugging_face.py           4+4 layers, width 64, 50 inputs, 2 minutes
     python examples/benchmarks/decoding_equals_hugging_face.py --quick   1+1 layers, width 32, 12 inputs, under a minute
 
 A T5 of random weights is made by transformers and loaded here. Its weights are spread, and the vector of the end is

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from tf_llm.decoding import logits
+from tf_llm.decoding.beam import MANNERS
 from tf_llm.decoding.constraints import Automaton
 from tf_llm.decoding.draws import split_seeds
 from tf_llm.decoding.strategies import Greedy, Sample
@@ -103,6 +104,8 @@ class GenerationConfig:
             )
         if not all(self.bad_words_ids):
             raise ValueError(f"bad_words_ids is expected to hold sequences of ids. Received: {self.bad_words_ids}")
+        if self.beam_manner not in MANNERS:
+            raise ValueError(f"beam_manner is expected to be one of {list(MANNERS)}. Received: {self.beam_manner!r}")
         for name, others in (("num_beams", ("do_sample",)), ("penalty_alpha", ("do_sample", "constraint"))):
             for other in others:
                 is_asked = getattr(self, name) > (1 if name == "num_beams" else 0)
@@ -196,6 +199,9 @@ def stack_settings(configs, prefixes=()):
     if configs[0].constraint is not None:
         table, fixed["widest_state"] = configs[0].constraint.table()
     if configs[0].contrasts:
+        if len({config.top_k for config in configs}) > 1:
+            received = [config.top_k for config in configs]
+            raise ValueError(f"top_k is expected to be the same for all rows with penalty_alpha. Received: {received}")
         fixed["contrast"] = configs[0].penalty_alpha, configs[0].top_k
     return arrays, fixed, table
 
