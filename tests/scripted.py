@@ -54,7 +54,7 @@ class ScriptedModel:
         return {"keys_0": tf.zeros([rows, self.config.target_length], tf.int32), "values_0": tf.zeros([rows, 1])}
 
     def build_step(self, num_tokens=1, with_hidden=False):
-        weights = 31 * tf.range(self.config.target_length) + 11
+        weights = 31 * np.arange(self.config.target_length, dtype="int32") + 11
 
         def step(inputs, training):
             position = inputs["position"]

@@ -109,6 +109,10 @@ def test_the_seed_of_a_row_and_the_place_decide_what_is_drawn():
 def test_greedy_is_a_draw_at_temperature_0():
     logits = tf.random.stateless_normal([50, V], [1, 2])
     likeliest = Greedy()(logits, None, 0).numpy()
+    for temperature in (1e-30, 1e-45):  # dividing by them would give infinity
+        assert (
+            Sample(temperature=temperature)(logits, tf.constant(split_seeds(range(50))), 0).numpy() == likeliest
+        ).all()
     assert (Sample(temperature=0)(logits, tf.constant(split_seeds(range(50))), 0).numpy() == likeliest).all()
     assert (np.argwhere(np.isfinite(Greedy().cut(logits).numpy()))[:, 1] == likeliest).all()
 
@@ -193,7 +197,7 @@ def test_cached_loop_says_what_the_whole_model_says(generator):
 
 
 def test_vectors_of_texts_are_means_of_the_context(generator):
-    generate, model = generator
+    generate, _ = generator
     vectors = generate.embed(["w1 w2", "w3 w4 w5 w6 w7 w8"])
     assert vectors.shape == (2, 16) and np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-6
     source = tf.constant([[END_ID, *generate.tokenizer.encode("w1 w2"), 0, 0, 0]])
@@ -202,3 +206,14 @@ def test_vectors_of_texts_are_means_of_the_context(generator):
     mean = read["context"].numpy()[0][kept].mean(axis=0)
     np.testing.assert_allclose(vectors[0], mean / np.linalg.norm(mean), atol=1e-5)
     np.testing.assert_allclose(generate.embed("w1 w2"), vectors[0], atol=1e-5)
+
+
+def test_hidden_vectors_come_beside_the_logits_they_make(generator):
+    generate, model = generator
+    context, cache = generate.encode_sources([[END_ID, 4, 5]], 1)
+    token_ids, position = tf.constant([[START_ID]]), tf.constant(0)
+    logits, hidden, _ = generate.bind_step(context, with_hidden=True)(token_ids, position, cache)
+    plain, _ = generate.bind_step(context)(token_ids, position, cache)
+    np.testing.assert_array_equal(logits, plain)
+    made = model.get_layer("logits")(model.get_layer("output_embedding")(hidden))
+    np.testing.assert_allclose(made[:, :, : logits.shape[-1]], logits, atol=1e-5)

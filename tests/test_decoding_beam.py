@@ -15,6 +15,7 @@ from tf_llm.contracts import DECODER_IDS, END_ID, PAD_ID, SOURCE_IDS, START_ID, 
 from tf_llm.decoding import beam as beam_module
 from tf_llm.decoding.beam import Beam, decode_beams
 from tf_llm.decoding.generator import Generator
+from tf_llm.decoding.logits import Never, NoRepeatedNgram
 from tf_llm.decoding.strategies import Greedy, decode
 from tf_llm.model.config import ModelConfig
 from tf_llm.model.encoder_decoder import build_model
@@ -198,6 +199,43 @@ def test_the_best_of_a_row_is_the_same_in_any_company(end):
         assert found[0] == expected and score[0] == pytest.approx(expected_score, rel=1e-4)
         assert search(memory, beam, (row,), max_tokens=8)[0][0][0] == expected
     assert len({tuple(found[0]) for found in texts}) > 2
+
+
+def test_the_best_few_of_a_row_are_the_same_in_any_company():
+    """A row that has found them stands still while others search."""
+    memory, beam, rows = Memory(1, -1.0), Beam(num_beams=4, num_return_sequences=3), (7, 0, 411, 93)
+    texts, scores = search(memory, beam, rows, max_tokens=8)
+    for row, found, score in zip(rows, texts, scores, strict=True):
+        expected = search_with_lists(memory, beam, row, 8)[:3]
+        assert found[:3] == [text for _, text in expected]
+        np.testing.assert_allclose(score[:3], [each for each, _ in expected], rtol=1e-4)
+
+
+def test_rows_that_have_ended_are_not_searched():
+    memory = Memory(1)
+    ids, _ = decode_beams(memory.step, memory.start((7, 0)), Beam(), 2, 5, ended=tf.constant([True, True]))
+    assert int(memory.steps) == 0 and not ids.numpy().any()
+
+
+def test_rules_hold_for_each_hypothesis_and_over_windows():
+    """No token twice, none of what was said before among them; the shares are of what is left."""
+    memory, said = Memory(2, end=-1.0), tf.constant([[4, 0, 0, 0], [3, 0, 0, 0]])
+    beam = Beam(num_beams=3, num_return_sequences=3, length_penalty=0.0)
+    rules = (Never(), NoRepeatedNgram(1, longest=1))
+    ids, scores = decode_beams(memory.step, memory.start((7, 0)), beam, 2, 4, rules, said, count=1, limit=3)
+    for row, first, found, score in zip((7, 0), (4, 3), ids.numpy().tolist(), scores.numpy(), strict=True):
+        texts = {}
+        for text in itertools.permutations([i for i in (*SAID, END_ID) if i != first]):
+            text, total = text[: text.index(END_ID) + 1], 0.0
+            for i, token_id in enumerate(text):
+                logs = memory.log_probabilities(row, text[:i])
+                left = [logs[i] for i in logs if i not in (first, *text[: text.index(token_id)])]
+                total += logs[token_id] - np.logaddexp.reduce(left)
+            texts[text] = total
+        best = sorted(texts, key=texts.get, reverse=True)[:3]
+        assert [tuple(i for i in text[1:] if i) for text in found] == best
+        assert all(text[0] == first for text in found)
+        np.testing.assert_allclose(score, [texts[text] for text in best], rtol=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["graph", "xla"])

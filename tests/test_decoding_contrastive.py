@@ -1,7 +1,6 @@
 """Contrastive search against the same written for one row, with lists."""
 
 import numpy as np
-import pytest
 from scripted import build_scripted
 
 from tf_llm.contracts import END_ID, PAD_ID, UNKNOWN_ID
@@ -35,13 +34,13 @@ def search_slowly(model, ids, count, alpha, top_k):
     return said
 
 
-@pytest.mark.parametrize("alpha", [0.3, 0.8])
-def test_it_equals_the_search_with_lists(alpha):
+def test_it_equals_the_search_with_lists():
+    """In several windows, whole and in pieces; the penalty changes most of the texts."""
     generate = build_scripted(2)
-    said = generate.complete(PROMPTS, penalty_alpha=alpha, top_k=3, max_new_tokens=13)
-    encode = generate.tokenizer.encode
-    expected = [search_slowly(generate.model, encode(prompt), 13, alpha, 3) for prompt in PROMPTS]
-    assert [one.ids for one in said] == expected
-    greedy = generate(PROMPTS, do_sample=False, max_new_tokens=13)
-    assert greedy != [one.text for one in said]
-    assert "".join(generate.stream("abc", penalty_alpha=alpha, top_k=3, max_new_tokens=13)) == said[0].text
+    config = generate.config.with_settings(penalty_alpha=0.6, top_k=3, max_new_tokens=13)
+    said, encode = generate.complete(PROMPTS, config), generate.tokenizer.encode
+    slowly = lambda alpha: [search_slowly(generate.model, encode(prompt), 13, alpha, 3) for prompt in PROMPTS]  # noqa: E731
+    assert [one.ids for one in said] == slowly(0.6)
+    assert sum(one != other for one, other in zip(slowly(0.6), slowly(0.0), strict=True)) > 2
+    pieces = list(generate.stream_batch(PROMPTS, [config] * 5))
+    assert ["".join(step[row].text for step in pieces) for row in range(5)] == [one.text for one in said]

@@ -53,7 +53,7 @@ def test_a_stop_string_is_held_back_and_let_go_when_it_is_none():
     tokenizer = CharTokenizer(list("abcd\n"))
     text = Text(tokenizer.decode, 99, ("abc", "\n\n"))
     said = [text.say([token_id]) for token_id in tokenizer.encode("dabdab\ndab\n\nd")]
-    assert said == ["d", "", "", "abd", "", "", "ab", "\nd", "", "", "ab", "", ""]
+    assert said == ["d", "", "", "abd", "", "", "", "ab\nd", "", "", "", "ab", ""]
     assert text.text == "dabdab\ndab" and text.finish_reason == "stop" and len(text.ids) == 12
 
 
@@ -61,7 +61,8 @@ def test_what_is_held_is_let_go_at_the_end():
     tokenizer = CharTokenizer(list("abcd\n"))
     for ids, finish_reason in ((tokenizer.encode("dab"), "length"), ([*tokenizer.encode("da"), END_ID], "stop")):
         text = Text(tokenizer.decode, 3, ("abc",))
-        assert [text.say([token_id]) for token_id in ids][0] == "d"
+        pieces = [text.say([token_id]) for token_id in ids]
+        assert pieces[0] == "d" and "".join(pieces) == text.text
         assert text.finish_reason == finish_reason and text.sent == len(text.text)
     text = Text(tokenizer.decode, 9, ("abc",))
     assert (text.say(tokenizer.encode("da")), text.finish("cancelled"), text.finish("cancelled")) == ("d", "a", "")

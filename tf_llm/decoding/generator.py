@@ -125,16 +125,16 @@ class Generator:
         """The same for several prompts at once: a `Stream`, which iterates over lists of one `Piece` a prompt.
 
         Args:
-            prompts: strings, at most ROWS.
+            prompts: strings, 1 to ROWS of them.
             configs: a `GenerationConfig` for each. They may differ in all but settings.SHARED.
         """
         for config in configs:
             for name in ("num_beams", "num_return_sequences"):
                 if getattr(config, name) > 1:
                     raise ValueError(f"{name} is expected to be 1 in a stream. Received: {getattr(config, name)}")
-        if len(prompts) > ROWS or len(prompts) != len(configs):
+        if not 1 <= len(prompts) <= ROWS or len(prompts) != len(configs):
             received = f"{len(prompts)} prompts and {len(configs)} configs"
-            raise ValueError(f"prompts are expected to be at most {ROWS}, with a config each. Received: {received}")
+            raise ValueError(f"prompts are expected to be 1 to {ROWS}, with a config each. Received: {received}")
         return Stream(self, [self.tokenizer.encode(prompt) for prompt in prompts], configs)
 
     def score(self, prompts, texts, with_end=False):
@@ -215,8 +215,9 @@ class Generator:
         """
         key = (num_tokens, with_hidden, by_draft, num_beams)
         if key not in self._drawn:
-            beams = {"num_beams": num_beams} if num_beams > 1 else {}
-            self._drawn[key] = (self.draft if by_draft else self.model).build_step(num_tokens, with_hidden, **beams)
+            model, beams = self.draft if by_draft else self.model, {"num_beams": num_beams} if num_beams > 1 else {}
+            with tf.init_scope():  # for all graphs, outside of the one that is being made
+                self._drawn[key] = model.build_step(num_tokens, with_hidden, **beams)
 
         def step(token_ids, position, cache):
             inputs = {"token_ids": token_ids, "position": position, **context, **cache}

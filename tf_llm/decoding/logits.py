@@ -40,14 +40,15 @@ def hide_where(mask, logits):
 
 
 def mark(ids, counts, vocabulary_size):
-    """Which tokens are among the ids int32 [N, M] that count, bool [N, M] -> bool [N, V].
+    """Which tokens are among the ids int32 [N, M] that count, bool [N, M] or [M] -> bool [N, V].
 
     >>> mark(tf.constant([[3, 1, 3]]), tf.constant([[True, False, True]]), 5).numpy().tolist()
     [[False, False, False, True, False]]
     """
     rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, None], tf.shape(ids))
     places = tf.stack([rows, ids], axis=-1)  # [N, M, 2]
-    found = tf.scatter_nd(places, tf.cast(counts, tf.int32), [tf.shape(ids)[0], vocabulary_size])
+    counts = tf.broadcast_to(tf.cast(counts, tf.int32), tf.shape(ids))
+    found = tf.scatter_nd(places, counts, [tf.shape(ids)[0], vocabulary_size])
     return tf.ensure_shape(found, [ids.shape[0], vocabulary_size]) > 0
 
 
@@ -123,7 +124,7 @@ class RepetitionPenalty:
 
     def __call__(self, logits, said, count):
         penalty = as_column(self.penalty, logits.dtype)
-        seen = mark(said, tf.broadcast_to(tf.range(said.shape[1]) < count, tf.shape(said)), logits.shape[-1])  # [N, V]
+        seen = mark(said, tf.range(said.shape[1]) < count, logits.shape[-1])  # [N, V]
         return tf.where(seen, tf.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
@@ -169,8 +170,8 @@ def keep_top_p(logits, top_p):
     """Leaves the fewest tokens that together have the probability p ("nucleus", Holtzman et al. 2020,
     https://arxiv.org/abs/1904.09751).
 
-    >>> keep_top_p(tf.math.log([[0.5, 0.3, 0.2]]), 0.6).numpy().round(2).tolist()
-    [[-0.69, -1.2, -inf]]
+    >>> tf.exp(keep_top_p(tf.math.log([[0.5, 0.3, 0.2]]), 0.6)).numpy().round(2)
+    array([[0.5, 0.3, 0. ]], dtype=float32)
     """
     top_p = as_column(top_p)
     ordered = tf.sort(logits, direction="DESCENDING")  # [N, V]
@@ -184,8 +185,8 @@ def keep_min_p(logits, min_p):
     """Leaves what is at least so likely as this share of the likeliest (Nguyen et al. 2025,
     https://arxiv.org/abs/2407.01082).
 
-    >>> keep_min_p(tf.math.log([[0.5, 0.3, 0.2]]), 0.5).numpy().round(2).tolist()
-    [[-0.69, -1.2, -inf]]
+    >>> tf.exp(keep_min_p(tf.math.log([[0.5, 0.3, 0.2]]), 0.5)).numpy().round(2)
+    array([[0.5, 0.3, 0. ]], dtype=float32)
     """
     return hide_where(logits < tf.reduce_max(logits, axis=-1, keepdims=True) + tf.math.log(as_column(min_p)), logits)
 
@@ -194,8 +195,8 @@ def keep_typical(logits, typical_p):
     """Leaves tokens whose surprise is near the mean one, the nearest first, until they have the probability p together
     (Meister et al. 2023, https://arxiv.org/abs/2202.00666).
 
-    >>> keep_typical(tf.math.log([[0.6, 0.3, 0.1]]), 0.25).numpy().round(2).tolist()  # 0.9 nats on the average
-    [[-inf, -1.2, -inf]]
+    >>> tf.exp(keep_typical(tf.math.log([[0.6, 0.3, 0.1]]), 0.25)).numpy().round(2)  # 0.9 nats on the average
+    array([[0. , 0.3, 0. ]], dtype=float32)
     """
     typical_p = as_column(typical_p)
     logs = tf.nn.log_softmax(logits)  # [N, V]

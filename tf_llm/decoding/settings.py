@@ -199,6 +199,9 @@ def stack_settings(configs, prefixes=()):
     if configs[0].constraint is not None:
         table, fixed["widest_state"] = configs[0].constraint.table()
     if configs[0].contrasts:
+        if len({config.top_k for config in configs}) > 1:
+            received = [config.top_k for config in configs]
+            raise ValueError(f"top_k is expected to be the same for all rows with penalty_alpha. Received: {received}")
         fixed["contrast"] = configs[0].penalty_alpha, configs[0].top_k
     return arrays, fixed, table
 

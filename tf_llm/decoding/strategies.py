@@ -62,8 +62,9 @@ class Sample:
     def cut(self, logits):
         """The logits that are drawn from: [N, V] -> [N, V]."""
         temperature = as_column(self.temperature, logits.dtype)
+        is_cold = temperature < COLD
         likeliest = tf.one_hot(tf.argmax(logits, axis=-1), logits.shape[-1], on_value=True, off_value=False)  # [N, V]
-        logits = cuts.hide_where((temperature == 0) & ~likeliest, logits / tf.where(temperature == 0, 1.0, temperature))
+        logits = cuts.hide_where(is_cold & ~likeliest, logits / tf.where(is_cold, 1.0, temperature))
         if tf.is_tensor(self.top_k) or self.top_k:
             logits = cuts.keep_top_k(logits, self.top_k, self.widest or self.top_k)
         for name, keep, all_ in (
@@ -81,6 +82,7 @@ class Sample:
         return draw(tf.nn.softmax(self.cut(logits)), draw_uniforms(seeds, count))
 
 
+COLD = 1e-6  # temperatures below are 0: logits that were divided by them might be infinite
 # Least and most of each setting.
 SHARES = {
     "temperature": (0, float("inf")),

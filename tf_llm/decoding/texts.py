@@ -108,7 +108,7 @@ def find_stop(text, stop_strings):
     """Where the stop string begins that is complete first (of several, the longest), or None.
 
     >>> find_stop("one two three", ("three", "o t", "two"))
-    2
+    4
     """
     found = [(text.find(stop) + len(stop), text.find(stop)) for stop in stop_strings if stop in text]
     return min(found)[1] if found else None
