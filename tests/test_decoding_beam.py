@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tf_llm.contracts import DECODER_IDS, END_ID, PAD_ID, SOURCE_IDS, START_ID, UNKNOWN_ID
 from tf_llm.decoding import beam as beam_module
-from tf_llm.decoding.beam import Beam, decode_beams
+from tf_llm.decoding.beam import Beam, decode_beams, repeat_rows, share_cache
 from tf_llm.decoding.generator import Generator
 from tf_llm.decoding.logits import Never, NoRepeatedNgram
 from tf_llm.decoding.strategies import Greedy, decode
@@ -288,6 +288,35 @@ def generator(request):
         variable.assign(variable + keras.random.normal(variable.shape, stddev=0.3, dtype="float32"))
     words = [f"w{n}" for n in range(17)]
     return Generator(model, WordTokenizer(words, WordsConfig(stop_words="none"))), model
+
+
+@pytest.mark.parametrize("positions", ["relative", "rotary", "learned"])
+def test_beams_that_share_a_cache_find_what_those_with_caches_of_their_own_find(positions):
+    """The one moves an index at each step, the other all keys and values. Keys have fewer heads than queries here."""
+    config = ModelConfig(
+        vocabulary_size=20, source_length=6, target_length=7, num_layers=2, num_heads=4, num_key_value_heads=2,
+        d_model=16, d_ff=32, context="sequence", positions=positions,
+    )  # fmt: skip
+    keras.utils.set_random_seed(3)
+    model, beam, rows = build_model(config), Beam(num_beams=3), 2
+    for variable in model.variables:
+        variable.assign(variable + keras.random.normal(variable.shape, stddev=0.3, dtype="float32"))
+    source = np.random.default_rng(0).integers(3, 20, (rows, 6)).astype("int32")
+    context = {name: part for name, part in model.build_start()(source).items() if name != "context"}
+
+    def bind(num_beams, context):
+        model_step = model.build_step(num_beams=num_beams)
+        return lambda token_ids, at, state: model_step({"token_ids": token_ids, "position": at, **context, **state})
+
+    own = bind(1, repeat_rows(context, beam.num_beams))
+    expected, scores = decode_beams(own, model.empty_cache(rows), beam, rows, 7)
+    cache = model.empty_cache(rows, beam.num_beams)
+    state, common = {**cache, "lineage": tf.zeros([rows, 7], tf.int32)}, bind(beam.num_beams, context)
+    step = share_cache(common, beam.num_beams)
+    found, found_scores = decode_beams(step, state, beam, rows, 7, shared=tuple(cache))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found_scores, scores, atol=1e-5)
+    assert len(np.unique(expected.numpy().reshape(-1, 7), axis=0)) == rows * beam.num_beams
 
 
 class WholeModel:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from archives import write_warc
 
+from tf_llm.load import Generator
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = [
     "--training.batch_size=8", "--model.d_model=32", "--model.d_ff=64", "--model.num_layers=1", "--model.num_heads=2",
@@ -218,3 +220,25 @@ def test_a_plan_stands_beside_steps_of_this_machine():
 
 def test_a_plan_that_cannot_be_is_a_one_line_error():
     assert_one_line(plan("--devices=3", "--training.batch_size=64"), "expected a multiple of 3, .* Choose 66")
+
+
+# === export_model.py ===
+
+
+def export(*arguments):
+    script = REPOSITORY / "examples" / "export_model.py"
+    arguments = [sys.executable, str(script), *map(str, arguments)]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment())
+
+
+def test_a_finished_run_is_exported(finished, tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="takes its time, so only with pip install 'tf_llm[litert]'")
+    workdir, _ = finished
+    given = [f"--workdir={workdir}", f"--folder={tmp_path / 'it' / '1'}"]
+    result = export(*given, "--prompt=The old kettle finds", "--max_new_tokens=20", "--seed=3")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^generate_with +max_new_tokens, prompts, seed, temperature -> texts$", result.stdout, re.M)
+    said = Generator.load(workdir)("The old kettle finds", max_new_tokens=20, seed=3)
+    assert result.stdout.endswith(f"The old kettle finds …\n{said}\n")
+    assert_one_line(export(*given), r"expected a new or an empty folder at .*it/1")
+    assert_one_line(export(*given, "--num_beams=2", "--top_p=3"), r"top_p is expected to be a number in \[0, 1\]")

@@ -319,6 +319,14 @@ def test_a_model_may_begin_as_a_unigram(settings):
         build_model(dataclasses.replace(SMALL, output_bias=False)).start_from_frequencies(counts)
 
 
+def test_only_keys_and_values_can_be_shared_by_beams():
+    recurrent = build_model(dataclasses.replace(SMALL, architecture="rnn"))
+    mixed = build_model(dataclasses.replace(SMALL, short_convolution=3))
+    for model, num_tokens in ((recurrent, 1), (mixed, 1), (build_model(SMALL), 2)):
+        with pytest.raises(ValueError, match=r"num_beams is expected to be 1 for several tokens .* Received: 4"):
+            model.build_step(num_tokens, num_beams=4)
+
+
 def test_every_weight_has_its_own_path():
     paths = [weight.path for weight in build_model(SMALL).weights]
     assert len(set(paths)) == len(paths) == 68

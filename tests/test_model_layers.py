@@ -97,7 +97,7 @@ def test_unscaled_attention_begins_with_scores_of_the_same_size():
         attend = Attend(4, 64, scale=scale)
         attend.build(queries.shape)
         projected = np.reshape(attend.query(queries), (2, 50, 4, 64)) / (8 if scale else 1)
-        assert np.einsum("bthk,bshk->bhts", projected, keys).std() == pytest.approx(1, rel=0.2)
+        assert np.einsum("bthk,bhsk->bhts", projected, keys).std() == pytest.approx(1, rel=0.2)
 
 
 def test_a_bias_is_added_to_the_scores():
@@ -136,7 +136,7 @@ def test_attention_to_nothing_is_the_mean_of_all_and_has_gradients():
         tape.watch([queries, memory])
         keys, values = keys_values(memory)
         found = attend(queries, keys, values, mask)
-    mean = np.mean(ops.convert_to_numpy(values)[0], axis=0).reshape(8) @ attend.output_projection.kernel
+    mean = np.mean(ops.convert_to_numpy(values)[0], axis=1).reshape(8) @ attend.output_projection.kernel
     np.testing.assert_allclose(found[0], [mean] * 3, atol=1e-5)
     assert all(np.isfinite(gradient).all() for gradient in tape.gradient(found, [queries, memory]))
 
@@ -154,9 +154,9 @@ def test_attention_to_one_vector_is_that_vector_without_a_warning():
 
 @pytest.mark.parametrize(("position", "tokens"), [(0, 1), (2, 3), (4, 1), (0, 5)])
 def test_cache_write_replaces_what_is_at_the_position(position, tokens):
-    cache, new = _normal(2, 5, 2, 3), _normal(2, tokens, 2, 3)
+    cache, new = _normal(2, 2, 5, 3), _normal(2, 2, tokens, 3)
     expected = cache.copy()
-    expected[:, position : position + tokens] = new
+    expected[:, :, position : position + tokens] = new
     np.testing.assert_array_equal(CacheWrite()(cache, new, position=position), expected)
 
 
@@ -212,8 +212,8 @@ def test_context_vector_of_a_long_source_is_right_in_half_precision():
         (RelativeBias(2, 5, True, 8, 20), (_normal(2, 3, 4), np.int32(1))),
         (Rotation(6), (_normal(2, 3, 4), np.int32(1))),
         (KeysValues(2, 3), (_normal(2, 3, 4),)),
-        (Attend(2, 3, False, 0.1), (_normal(2, 3, 4), *_normal(2, 2, 5, 1, 3), np.ones((2, 1, 1, 5), bool))),
-        (CacheWrite(), (_normal(2, 5, 2, 2), _normal(2, 1, 2, 2), np.int32(3))),
+        (Attend(2, 3, False, 0.1), (_normal(2, 3, 4), *_normal(2, 2, 1, 5, 3), np.ones((2, 1, 1, 5), bool))),
+        (CacheWrite(), (_normal(2, 2, 5, 2), _normal(2, 2, 1, 2), np.int32(3))),
         (FeedForward(7, "swiglu", False, 0.1), (_normal(2, 3, 4),)),
         (ContextVector(), (_normal(2, 3, 4), np.ones((2, 3), bool))),
         (SourceMask(), (np.array([[5, 0]]),)),

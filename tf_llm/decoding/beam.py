@@ -98,7 +98,34 @@ def apply_rules(rules, logits, said, count):
     return tf.where(tf.math.is_nan(scores), -math.inf, scores)  # where nothing is left, a hypothesis goes no further
 
 
-def decode_beams(step, state, beam, num_rows, max_tokens, rules=RULES, said=None, count=0, limit=None, ended=None):
+def share_cache(step, num_beams):
+    """A step function for `decode_beams` of a model's step in which the beams of a row share one cache.
+
+    Args:
+        step: (token_ids [N, W], position, state) -> (logits [N, W, V], state). Its cache keeps what every beam has said
+            at every position, and an entry "lineage" of the state, int32 [N, W, T], says whose token each beam has
+            there: its own, or that of the beam from which it went on.
+        num_beams: W.
+
+    Returns:
+        A step function for N·W rows. Of its state only the lineage, int32 [N·W, T], is to be rearranged.
+    """
+
+    def step_of_beams(token_ids, position, state):
+        lineage = state["lineage"]  # [N·W, T]
+        rows, length = lineage.shape
+        own = tf.tile(tf.range(num_beams), [rows // num_beams])[:, None]  # [N·W, 1]
+        lineage = tf.where(tf.range(length) == position, own, lineage)
+        lines = tf.reshape(lineage, [-1, num_beams, length])  # [N, W, T]
+        logits, state = step(tf.reshape(token_ids, [-1, num_beams]), position, {**state, "lineage": lines})
+        return tf.reshape(logits, [rows, 1, logits.shape[-1]]), {**state, "lineage": lineage}
+
+    return step_of_beams
+
+
+def decode_beams(
+    step, state, beam, num_rows, max_tokens, rules=RULES, said=None, count=0, limit=None, ended=None, shared=()
+):
     """Searches for the best text of up to `max_tokens` tokens for each row, as one loop in the graph.
 
     Args:
@@ -114,6 +141,8 @@ def decode_beams(step, state, beam, num_rows, max_tokens, rules=RULES, said=None
         count: how many tokens that is, int32 [].
         limit: tokens to say in this window, int32 [], no more than T; None is T.
         ended: bool [N], rows that are not searched, or None.
+        shared: names of what the beams of a row have in common in the state, which is a dictionary then. It is neither
+            repeated nor rearranged; see `share_cache`.
 
     Returns:
         ids int32 [N, W, M], the best first: what was said before, END_ID where a text ended, PAD_ID behind it; and
@@ -133,6 +162,12 @@ def decode_beams(step, state, beam, num_rows, max_tokens, rules=RULES, said=None
     said = tf.fill([num_rows, max_tokens], PAD_ID) if said is None else said
     room = said.shape[1]  # M
 
+    def of_beams(function, state):
+        """Applies a function to the leaves of a state that are not shared."""
+        if not shared:
+            return tf.nest.map_structure(function, state)
+        return {name: leaf if name in shared else function(leaf) for name, leaf in state.items()}
+
     def grow(position, token_ids, live, live_scores, ended, ended_scores, searching, state):
         logits, state = step(token_ids[:, None], position, state)
         said_by_beam = tf.reshape(live, [num_rows * num_beams, room])  # [N·W, M]
@@ -151,7 +186,7 @@ def decode_beams(step, state, beam, num_rows, max_tokens, rules=RULES, said=None
         token_ids = tf.reshape(tf.gather(chosen, kept, batch_dims=1), [num_rows * num_beams])  # [N·W]
         origins = tf.gather(parents, kept, batch_dims=1) + num_beams * tf.range(num_rows)[:, None]  # [N, W]
         origins = tf.reshape(origins, [num_rows * num_beams])  # [N·W]
-        state = tf.nest.map_structure(lambda leaf: tf.gather(leaf, origins), state)
+        state = of_beams(lambda leaf: tf.gather(leaf, origins), state)
 
         length = tf.cast(position + 1, tf.float32)
         if like_peer:
@@ -170,7 +205,8 @@ def decode_beams(step, state, beam, num_rows, max_tokens, rules=RULES, said=None
     one = tf.concat([tf.zeros([num_rows, 1]), nothing[:, 1:]], axis=1)  # the first step has one hypothesis: the start
     token_ids = tf.fill([num_rows * num_beams], START_ID)
     searching = tf.ones([num_rows], tf.bool) if ended is None else ~ended
-    start = tf.constant(0), token_ids, texts, one, texts, nothing, searching, repeat_rows(state, num_beams)
+    state = of_beams(lambda leaf: tf.repeat(leaf, num_beams, axis=0), state)
+    start = tf.constant(0), token_ids, texts, one, texts, nothing, searching, state
     _, _, live, live_scores, ended, ended_scores, *_ = tf.while_loop(goes_on, grow, start)
     found = tf.reduce_sum(tf.cast(ended_scores > missing, tf.int32), axis=1, keepdims=True)  # [N, 1]
     places = tf.range(num_beams) - found  # [N, W], of the live ones behind those that have ended

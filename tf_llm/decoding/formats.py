@@ -147,17 +147,19 @@ def _convert_to_onnx(generate, graph):
 
 
 def _write_slice(context, node, name, _):
-    """What `CacheWrite` does, which tf2onnx does not know: the cache [N, T, …] but for one position, which is new."""
-    (cache, new, begins), shape = node.input, context.get_shape(node.input[0])
-    outputs, dtypes = node.output, [context.get_dtype(node.output[0])]
+    """What `CacheWrite` does, which tf2onnx does not know: the cache but for one position, which is new."""
+    cache, new, begins = node.input
+    shape, outputs, dtypes = context.get_shape(cache), node.output, [context.get_dtype(node.output[0])]
+    # The axis of the positions: T in the cache, 1 in what is new. (-1 stands for N.)
+    axes = [axis for axis, (one, other) in enumerate(zip(shape, context.get_shape(new), strict=True)) if one != other]
+    axis = axes[-1] if axes else 1
     context.remove_node(node.name)
 
     def hold(key, values):
-        return context.make_const(f"{name}_{key}", values).output[0]
+        return context.make_const(f"{name}_{key}", np.array(values)).output[0]
 
-    one, two = hold("one", np.array([1])), hold("two", np.array([2]))
-    position = context.make_node("Slice", [begins, one, two]).output[0]  # [1], of the axes' beginnings the second
-    places = np.arange(shape[1], dtype="int32").reshape([1, -1, *[1] * (len(shape) - 2)])  # [1, T, 1, …]
+    position = context.make_node("Slice", [begins, hold("from", [axis]), hold("to", [axis + 1])]).output[0]  # [1]
+    places = np.arange(shape[axis], dtype="int32").reshape([-1 if i == axis else 1 for i in range(len(shape))])
     is_new = context.make_node("Equal", [hold("places", places), position]).output[0]
     context.make_node("Where", [is_new, new, cache], outputs=outputs, dtypes=dtypes, shapes=[shape])
 

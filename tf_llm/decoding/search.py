@@ -7,11 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_llm.contracts import PAD_ID
-from tf_llm.decoding.beam import Beam, decode_beams, repeat_rows
+from tf_llm.decoding.beam import Beam, decode_beams, repeat_rows, share_cache
 from tf_llm.decoding.constraints import constrain
 from tf_llm.decoding.rows import next_power
 from tf_llm.decoding.settings import choose_rules, name_shapes, stack_settings
 from tf_llm.decoding.texts import Text
+
+FEW = 8  # beams
 
 
 def search(generator, prompts, config):
@@ -45,12 +47,22 @@ def search(generator, prompts, config):
         manner=config.beam_manner,
     )
 
+    # Beams that share a cache look at what all of them have said, W times as much: with few of them that costs less
+    # than moving caches about.
+    sharing = beam.num_beams if beam.num_beams <= FEW and getattr(generator.model, "beams_can_share", False) else 1
+
     def search_window(context, state, said, begin, window, ended, arrays, table):
-        step = generator.bind_step(repeat_rows(context, beam.num_beams))
+        shared = ()
+        if sharing > 1:
+            step = share_cache(generator.bind_step(context, num_beams=sharing), sharing)
+            shared = tuple(name for name in state if name != "places")  # those belong to a beam
+            state = {**state, "lineage": tf.zeros([rows, length], tf.int32)}
+        else:
+            step = generator.bind_step(repeat_rows(context, beam.num_beams))
         if table:
             step = constrain(step, table, fixed["widest_state"])
         rules = choose_rules(repeat_rows(arrays, beam.num_beams), fixed)
-        return decode_beams(step, state, beam, rows, length, rules, said, begin, window, ended)[0]
+        return decode_beams(step, state, beam, rows, length, rules, said, begin, window, ended, shared)[0]
 
     key = ("search", rows, room, beam, *name_shapes(arrays, fixed))
     said = np.full([rows, room], PAD_ID, "int32")
@@ -59,13 +71,13 @@ def search(generator, prompts, config):
         if ended.all():
             break
         sources = [generator.frame_ids([*ids, *row[0].shown_ids]) for ids, row in zip(prompts, texts, strict=True)]
-        context, state = generator.encode_sources(sources, rows)
+        context, state = generator.encode_sources(sources, rows, num_beams=sharing)
         if config.constraint is not None:
             places = [config.constraint.place(row[0].ids) for row in texts]
             state["places"] = tf.constant(places + [0] * (rows - len(texts)))
         numbers = tf.constant(begin), tf.constant(min(length, limit - begin))
         arguments = context, state, tf.constant(said), *numbers, tf.constant(ended), arrays, table
-        ids = generator.run(key, search_window, *arguments).numpy()  # [N, W, M]
+        ids = generator.run(key, search_window, *arguments, is_loop=True).numpy()  # [N, W, M]
         for row, found in zip(texts, ids, strict=False):
             for text, hypothesis in zip(row, found[:, begin:], strict=False):
                 text.say(hypothesis[hypothesis != PAD_ID])

@@ -92,7 +92,7 @@ class Stream:
                 until = tf.constant(min(int(talk.position) + self._tokens, length))
                 talk = talk._replace(ended=tf.constant(ended))
                 arguments = context, talk, until, self._arrays, self._limits, self._table
-                talk = self.generator.run(key, advance, *arguments)
+                talk = self.generator.run(key, advance, *arguments, is_loop=True)
                 new = talk.said[:, count : int(talk.count)].numpy()
                 count = int(talk.count)
                 yield [self._say(row, text, new[row]) for row, text in enumerate(self.texts)]

@@ -116,7 +116,7 @@ class EncoderDecoder(keras.Model):
     def build_start(self):
         """Draws the graph that encodes once: source_ids [N, S] -> the state that decoding starts from.
 
-        The state holds `context_keys_i` and `context_values_i` [N, C, G, K] for each decoder block i, `context_mask`
+        The state holds `context_keys_i` and `context_values_i` [N, G, C, K] for each decoder block i, `context_mask`
         bool [N, C], and `context` [N, C, D] itself, which the steps do not need: an application embeds texts by it.
         """
         with use_dtype_policy(self.dtype_policy):
@@ -128,36 +128,67 @@ class EncoderDecoder(keras.Model):
             read = self._decoder_stack.read_context(context)
             return keras.Model(source_ids, {"context": context, "context_mask": context_mask, **read}, name="start")
 
-    def build_step(self, num_tokens=1, with_hidden=False):
+    def build_step(self, num_tokens=1, with_hidden=False, num_beams=1):
         """Draws the graph of one cached step: `num_tokens` k further tokens for each of N rows.
 
         Inputs: a dictionary of `token_ids` int32 [N, k]; `position` int32 [], where the first of them stands, with
         position + k at most T; the state of `build_start` without `context`; and the cache (`empty_cache` makes the
-        first): for each decoder block i of a transformer, `keys_i` and `values_i` [N, T, G, K]. Outputs: logits
+        first): for each decoder block i of a transformer, `keys_i` and `values_i` [N, G, T, K]. Outputs: logits
         float32 [N, k, V] and the cache with the k tokens in it; `with_hidden`, what the logits are made of stands
         between the two, [N, k, D].
+
+        With `num_beams` W above 1 the step is for W beams of each row, one token each: `token_ids` are [N, W], all at
+        `position`, logits [N, W, V]. Beams share the context, and a cache in which everything stands that any of them
+        has said ([N, G, T·W, K]); a further input, `lineage` int32 [N, W, T], says whose token each has taken over at
+        which position (masks.LineageMask). Then a change of places among beams moves no keys and values.
+
+        Raises:
+            ValueError: beams are to share a cache that is not only keys and values.
         """
         stack = self._decoder_stack
+        if num_beams > 1 and (num_tokens > 1 or not self.beams_can_share):
+            raise ValueError(
+                "num_beams is expected to be 1 for several tokens a beam, and for models that remember more than keys "
+                f"and values. Received: {num_beams}"
+            )
+        num_tokens = max(num_tokens, num_beams)
         with use_dtype_policy(self.dtype_policy):
             token_ids = keras.Input((num_tokens,), dtype="int32", name="token_ids")
             position = keras.Input(batch_shape=(), dtype="int32", name="position")
             context_mask = keras.Input((self.config.context_length,), dtype="bool", name="context_mask")
             read = {name: draw_vectors(name, *shape) for name, shape in stack.context_shapes.items()}
-            cache = {name: draw_vectors(name, *shape) for name, shape in stack.cache_shapes.items()}
+            cache = {name: draw_vectors(name, *shape) for name, shape in self._cache_shapes(num_beams).items()}
             inputs = {"token_ids": token_ids, "position": position, "context_mask": context_mask, **read, **cache}
 
+            stands, lineage = position, None
+            if num_beams > 1:
+                lineage = inputs["lineage"] = keras.Input(
+                    (num_beams, self.config.target_length), dtype="int32", name="lineage"
+                )
+                stands = position + ops.zeros_like(token_ids)  # [N, W], the same place for all
             every_token = ops.ones_like(token_ids, dtype="bool")  # [N, k]
             embedding = self.get_layer("target_embedding" if self.config.embeddings == "none" else "input_embedding")
-            hidden = self._positions.embed(embedding([token_ids, every_token]), position)  # [N, k, D]
+            hidden = self._positions.embed(embedding([token_ids, every_token]), stands)  # [N, k, D]
             seen = context_mask[:, None, None, :]  # [N, 1, 1, C]
-            hidden, cache = stack(hidden, every_token, read, seen, cache=cache, position=position)
+            hidden, cache = stack(hidden, every_token, read, seen, cache=cache, position=position, lineage=lineage)
             logits = self.get_layer("logits")(self.get_layer("output_embedding")(hidden))  # [N, k, V]
             return keras.Model(inputs, [logits, hidden, cache] if with_hidden else [logits, cache], name="step")
 
-    def empty_cache(self, batch_size):
-        """The cache before the first step: zeros, for N = `batch_size` rows."""
-        shapes = self._decoder_stack.cache_shapes
+    @property
+    def beams_can_share(self):
+        """Whether there is a step for several beams of a row (`build_step`)."""
+        return self._decoder_stack.cache_is_by_position
+
+    def empty_cache(self, batch_size, num_beams=1):
+        """The cache before the first step: zeros, for N = `batch_size` rows, of W = `num_beams` beams each."""
+        shapes = self._cache_shapes(num_beams)
         return {name: ops.zeros((batch_size, *shape), dtype=self.compute_dtype) for name, shape in shapes.items()}
+
+    def _cache_shapes(self, num_beams):
+        shapes = self._decoder_stack.cache_shapes
+        if num_beams == 1:
+            return shapes
+        return {name: (heads, length * num_beams, size) for name, (heads, length, size) in shapes.items()}
 
     def start_from_frequencies(self, counts):
         """Lets the output begin as a unigram: its biases become the logarithms of the words' frequencies.

@@ -15,10 +15,15 @@ from keras import ops
 
 from tf_llm.model.dropout import Dropout
 
+FEW = 8  # tokens a row, as decoding has them
+
 
 @keras.saving.register_keras_serializable("tf_llm")
 class KeysValues(keras.layers.Layer):
-    """What attention looks up, and what it finds there: [B, S, D] -> (keys, values), each [B, S, G, K].
+    """What attention looks up, and what it finds there: [B, S, D] -> (keys, values), each [B, G, S, K].
+
+    Heads stand before positions, as products of matrices want them: a cache of T positions would otherwise be turned
+    round in each step.
 
     Args:
         num_heads: G. Fewer than the queries have is grouped-query attention (Ainslie et al. 2023): a smaller cache.
@@ -41,7 +46,7 @@ class KeysValues(keras.layers.Layer):
         # Split, as the gradient of a split is one concatenation; that of a slice fills a tensor of both with zeros.
         shape = (-1, memory.shape[1], self.num_heads, self.head_size)
         keys, values = (ops.reshape(part, shape) for part in ops.split(both, 2, axis=-1))  # [B, S, G, K] each
-        return rotate(keys, rotation), values
+        return ops.transpose(rotate(keys, rotation), (0, 2, 1, 3)), ops.transpose(values, (0, 2, 1, 3))
 
     def get_config(self):
         return {**super().get_config(), "num_heads": self.num_heads, "head_size": self.head_size}
@@ -57,7 +62,7 @@ class Attend(keras.layers.Layer):
         scale: whether queries are divided by √K. T5 does not; its first queries are smaller by as much instead.
         dropout: share of the attention weights that is dropped in training.
 
-    Call: (queries [B, T, D], keys [B, S, G, K], values [B, S, G, K], attention_mask bool, broadcast to [B, H, T, S],
+    Call: (queries [B, T, D], keys [B, G, S, K], values [B, G, S, K], attention_mask bool, broadcast to [B, H, T, S],
     bias [1, H, T, S] or None, rotation [2, T, K/2] or None) -> [B, T, D]. The softmax is taken in float32. A query that
     may see nothing takes some mean of all values.
     """
@@ -86,10 +91,10 @@ class Attend(keras.layers.Layer):
         projected = rotate(projected, rotation)
         if self.scale:
             projected = projected / math.sqrt(self.head_size)
-        shared_by = self.num_heads // keys.shape[2]  # H/G queries look up each key
+        shared_by = self.num_heads // keys.shape[1]  # H/G queries look up each key
         if shared_by > 1:
-            keys, values = ops.repeat(keys, shared_by, axis=2), ops.repeat(values, shared_by, axis=2)  # [B, S, H, K]
-        scores = ops.cast(ops.einsum("bthk,bshk->bhts", projected, keys), "float32")  # [B, H, T, S]
+            keys, values = ops.repeat(keys, shared_by, axis=1), ops.repeat(values, shared_by, axis=1)  # [B, H, S, K]
+        scores = ops.cast(ops.einsum("bthk,bhsk->bhts", projected, keys), "float32")  # [B, H, T, S]
         if bias is not None:
             scores = scores + ops.cast(bias, "float32")
         scores = scores + ops.where(attention_mask, 0.0, -1e9)  # whose gradient costs nothing
@@ -97,7 +102,7 @@ class Attend(keras.layers.Layer):
             warnings.filterwarnings("ignore", message="You are using a softmax")  # over one position: S = 1 is meant
             weights = ops.cast(ops.softmax(scores, axis=-1), values.dtype)  # [B, H, T, S]
         weights = self.dropout(weights, training=training)
-        found = ops.einsum("bhts,bshk->bthk", weights, values)  # [B, T, H, K]
+        found = ops.einsum("bhts,bhsk->bthk", weights, values)  # [B, T, H, K]
         return self.output_projection(ops.reshape(found, (-1, length, self.num_heads * self.head_size)))  # [B, T, D]
 
     def get_config(self):
@@ -178,13 +183,13 @@ def rotate(vectors, rotation):
 class CacheWrite(keras.layers.Layer):
     """Writes the keys (or values) of new tokens into the cache.
 
-    Call: (cache [N, T, G, K], new [N, k, G, K], position int32 []) -> [N, T, G, K] with `new` at `position` and behind.
+    Call: (cache [N, G, T, K], new [N, G, k, K], position int32 []) -> [N, G, T, K] with `new` at `position` and behind.
     T is static, so that one compiled step serves every position. position + k may not exceed T: the write would
     silently begin further to the front.
     """
 
     def call(self, cache, new, position):
-        return ops.slice_update(cache, (0, position, 0, 0), ops.cast(new, cache.dtype))
+        return ops.slice_update(cache, (0, 0, position, 0), ops.cast(new, cache.dtype))
 
 
 def _gelu(hidden):
@@ -273,5 +278,11 @@ class TiedOutput(keras.layers.Layer):
             self.bias = self.add_weight(name="bias", shape=(self.table.input_dim,), initializer="zeros")
 
     def call(self, hidden):
-        logits = ops.matmul(hidden, ops.transpose(self.table.embeddings))  # [B, T, V]
+        length, width = hidden.shape[1:]
+        if length is not None and length <= FEW:  # on a CPU the product is faster with the large matrix in front
+            rows = ops.transpose(ops.reshape(hidden, (-1, width)))  # [D, B·T]
+            logits = ops.transpose(ops.matmul(self.table.embeddings, rows))  # [B·T, V]
+            logits = ops.reshape(logits, (-1, length, self.table.input_dim))
+        else:
+            logits = ops.matmul(hidden, ops.transpose(self.table.embeddings))  # [B, T, V]
         return logits + self.bias if self.use_bias else logits

@@ -1,6 +1,6 @@
 """Which position holds a token, and which position may look at which: boolean masks, True = keep.
 
-Glossary: B batch, S source length, T target length, N rows in decoding, K new tokens of a decoding step.
+Glossary: B batch, S source length, T target length, N rows in decoding, K new tokens of a decoding step, W beams.
 """
 
 import keras
@@ -64,6 +64,28 @@ class CausalMask(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "length": self.length}
+
+
+@keras.saving.register_keras_serializable("tf_llm")
+class LineageMask(keras.layers.Layer):
+    """Lets the beams of a row see in one cache what each has said itself, or took over from another beam.
+
+    The cache holds the W tokens of all beams for each position, one behind the other.
+
+    Call: (lineage int32 [N, W, T], position int32 []) -> bool [N, 1, W, T·W]. The lineage says for each beam whose
+    token it has at each position; what stands behind `position` does not matter.
+
+    >>> lineage = ops.array([[[0, 1, 0], [0, 0, 0]]])  # beam 0 goes on from what beam 1 said at position 1
+    >>> ops.convert_to_numpy(LineageMask()(lineage, position=1))[0, 0].astype(int)
+    array([[1, 0, 0, 1, 0, 0],
+           [1, 0, 1, 0, 0, 0]])
+    """
+
+    def call(self, lineage, position):
+        num_beams, length = lineage.shape[1:]
+        own = ops.equal(lineage[..., None], ops.arange(num_beams))  # [N, W, T, W]
+        said = ops.arange(length)[:, None] <= position  # [T, 1]
+        return ops.reshape(ops.logical_and(own, said), (-1, 1, num_beams, length * num_beams))
 
 
 @keras.saving.register_keras_serializable("tf_llm")

@@ -15,14 +15,14 @@ and `segments`, int32 [B, T], which tokens may be mixed with their neighbours, o
 self-attention ignore it.
 
 Glossary: B batch, S source length, T target length, C context length (1 for a vector, S for a sequence), D width,
-G key/value heads, K head size, N rows in decoding, k new tokens of a decoding step.
+G key/value heads, K head size, N rows in decoding, k new tokens of a decoding step, W beams of a row.
 """
 
 import keras
 
 from tf_llm.model.dropout import Dropout
 from tf_llm.model.layers import Attend, KeysValues
-from tf_llm.model.masks import CausalMask, SegmentMask
+from tf_llm.model.masks import CausalMask, LineageMask, SegmentMask
 from tf_llm.model.norms import build_norm
 
 
@@ -64,7 +64,7 @@ class ContextAttention:
         )
 
     def __call__(self, hidden, keep_mask, context):
-        """Draws it: hidden [N, k, D], context (keys [N, C, G, K], values [N, C, G, K], mask bool, broadcast to
+        """Draws it: hidden [N, k, D], context (keys [N, G, C, K], values [N, G, C, K], mask bool, broadcast to
         [N, H, k, C]) -> [N, k, D]."""
         return self.residual(hidden, keep_mask, lambda normed: self.attend(normed, *context))
 
@@ -116,7 +116,7 @@ class Decoder(Stack):
     """What training and cached decoding share."""
 
     def read_context(self, context):
-        """What each block looks up in the context [N, C, D]: {"context_keys_i", "context_values_i"} [N, C, G, K]."""
+        """What each block looks up in the context [N, C, D]: {"context_keys_i", "context_values_i"} [N, G, C, K]."""
         read = {}
         for i, block in enumerate(self.blocks):
             read[f"context_keys_{i}"], read[f"context_values_{i}"] = block.context_attention.keys_values(context)
@@ -125,7 +125,7 @@ class Decoder(Stack):
     @property
     def context_shapes(self):
         """{name: shape behind N} of what `read_context` returns."""
-        shape = (self.config.context_length, self.config.key_value_heads, self.config.head_size)
+        shape = (self.config.key_value_heads, self.config.context_length, self.config.head_size)
         return {f"context_{part}_{i}": shape for i in range(len(self.blocks)) for part in ("keys", "values")}
 
     @property
@@ -135,7 +135,29 @@ class Decoder(Stack):
             f"{name}_{i}": shape for i, block in enumerate(self.blocks) for name, shape in block.cache_shapes.items()
         }
 
-    def __call__(self, hidden, keep_mask, read, context_mask, segments=None, cache=None, position=0):
+    @property
+    def cache_is_by_position(self):
+        """Whether the cache is keys and values alone, a place for each token: beams can share one (`see_beams`)."""
+        return all(set(block.cache_shapes) == {"keys", "values"} for block in self.blocks)
+
+    def see_beams(self, hidden, position, lineage):
+        """`seen` for the last tokens of the W beams of a row, all of which stand at `position`.
+
+        Args:
+            hidden: [N, W, D].
+            position: int32 [].
+            lineage: int32 [N, W, T], see `LineageMask`.
+        """
+        first, num_beams = hidden[:, :1], hidden.shape[1]  # the position is the same for all
+        bias = self.positions.bias(self.name, first, position)  # [1, H, 1, T] or None
+        return {
+            "segments": None,
+            "attention_mask": LineageMask(name="lineage_mask")(lineage, position=position),  # [N, 1, W, T·W]
+            "bias": None if bias is None else keras.ops.repeat(bias, num_beams, axis=-1),  # [1, H, 1, T·W]
+            "rotation": self.positions.rotation(first, position),  # [2, 1, K/2] or None
+        }
+
+    def __call__(self, hidden, keep_mask, read, context_mask, segments=None, cache=None, position=0, lineage=None):
         """Draws the blocks.
 
         Args:
@@ -146,17 +168,23 @@ class Decoder(Stack):
             segments: int32 [N, T] of packed rows, or None.
             cache: as `cache_shapes` says, with the tokens before `position`; None in training.
             position: int32 [], where the first of the k tokens stands.
+            lineage: int32 [N, k, T] where the k tokens are those of as many beams, all at `position`; or None.
 
         Returns:
             hidden [N, k, D], and the cache with the new tokens in it, empty in training.
         """
-        mask = CausalMask(self.config.target_length, name="causal_mask")(hidden, position=position)  # [1, 1, k, T]
-        if segments is not None:
-            mask = keras.ops.logical_and(mask, SegmentMask(name="segment_mask")(segments, segments))
-        seen, written = self.see(hidden, mask, position, segments), {}
+        if lineage is None:
+            mask = CausalMask(self.config.target_length, name="causal_mask")(hidden, position=position)  # [1, 1, k, T]
+            if segments is not None:
+                mask = keras.ops.logical_and(mask, SegmentMask(name="segment_mask")(segments, segments))
+            seen, place = self.see(hidden, mask, position, segments), position
+        else:
+            seen = self.see_beams(hidden, position, lineage)
+            place = sum([position] * hidden.shape[1])  # W times the position; Keras takes a product for sparse
+        written = {}
         for i, block in enumerate(self.blocks):
             context = (read[f"context_keys_{i}"], read[f"context_values_{i}"], context_mask)
             own = {name: cache[f"{name}_{i}"] for name in block.cache_shapes} if cache else None
-            hidden, own = block(hidden, keep_mask, seen, context, own, position)
+            hidden, own = block(hidden, keep_mask, seen, context, own, place)
             written |= {f"{name}_{i}": part for name, part in own.items()}
         return self.finish(hidden, keep_mask), written

@@ -30,7 +30,7 @@ class SelfAttention:
             name=f"{name}_attention",
         )
         self.cache_write = CacheWrite(name=f"{name}_cache_write")
-        kept = (config.target_length, config.key_value_heads, config.head_size)
+        kept = (config.key_value_heads, config.target_length, config.head_size)
         self.cache_shapes = {"keys": kept, "values": kept}
         self.convolution = None
         if config.short_convolution:
@@ -45,9 +45,9 @@ class SelfAttention:
         def look_round(normed):
             if self.convolution:
                 normed, written["window"] = self.mix(normed, seen["segments"], cache)
-            keys, values = self.keys_values(normed, seen["rotation"])  # [N, k, G, K] each
+            keys, values = self.keys_values(normed, seen["rotation"])  # [N, G, k, K] each
             if cache:
-                keys = written["keys"] = self.cache_write(cache["keys"], keys, position=position)  # [N, T, G, K]
+                keys = written["keys"] = self.cache_write(cache["keys"], keys, position=position)  # [N, G, T, K]
                 values = written["values"] = self.cache_write(cache["values"], values, position=position)
             return self.attend(normed, keys, values, seen["attention_mask"], seen["bias"], seen["rotation"])
 
