@@ -42,6 +42,7 @@ PAUSE = 0.3  # seconds before a turn: threads that wait for work go on spinning 
 _QUICK = flags.DEFINE_bool("quick", False, "A narrow model and two cells, against a sanity bound.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that each contestant is asked for each cell.")
 _PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Of weights and computation.")
+_CELLS = flags.DEFINE_list("cells", [], "Only these, such as 16x1 for 16 rows and one beam.")
 _NAMES = flags.DEFINE_list("peers", list(PEERS), "With whom to compare; keras_hub_xla, too, is known.")
 
 
@@ -64,32 +65,28 @@ def save_model(folder, shape):
     (folder / "lengths.json").write_text(json.dumps({"source": shape["source_length"]}))
 
 
-def run_cells(contestants, cells, rounds):
-    """{(cell, name): (median seconds, ids)}: each contestant in turn, after one turn to warm up."""
-    seconds, ids = {}, {}
-    for turn in range(rounds + 1):
-        for rows, beams in cells:
-            for each in contestants:
-                time.sleep(PAUSE)
-                answer = each.ask(json.dumps({"rows": rows, "beams": beams}))
-                ids[(rows, beams), each.name] = answer["ids"]
-                if turn:
-                    seconds.setdefault(((rows, beams), each.name), []).append(answer["seconds"])
-    return {key: (statistics.median(values), ids[key]) for key, values in seconds.items()}
+def run_cell(contestants, cell, rounds):
+    """{name: (median seconds, ids)}: each contestant in turn, after one turn to warm up."""
+    seconds, ids = {each.name: [] for each in contestants}, {}
+    for _ in range(rounds + 1):
+        for each in contestants:
+            time.sleep(PAUSE)
+            answer = each.ask(json.dumps(dict(zip(("rows", "beams"), cell, strict=True))))
+            seconds[each.name].append(answer["seconds"])
+            ids[each.name] = answer["ids"]
+    return {name: (statistics.median(values[1:]), ids[name]) for name, values in seconds.items()}
 
 
-def print_cell(cell, found, peers):
-    """A table of one cell; returns how many times as many tokens a second we say as the fastest peer."""
+def print_cell(cell, found):
+    """A table of one cell; returns how many times as many tokens a second are said here as by the fastest peer."""
     rows, beams = cell
-    ours, our_ids = found[cell, "tf_llm"]
-    fastest = min(found[cell, name][0] for name in peers)
+    ours, our_ids = found["tf_llm"]
     print(f"\n{rows} at a time, {'greedily' if beams == 1 else f'best of {beams} beams'}")
-    for name in ("tf_llm", *peers):
-        median, ids = found[cell, name]
+    for name, (median, ids) in found.items():
         same = np.mean(np.array(ids) == np.array(our_ids))
         ratio = f"{median / ours:6.2f}×" if name != "tf_llm" else ""
-        print(f"    {name:16}{rows * NEW / median:8,.0f} tokens/s{same:8.0%} the same{ratio:>10}")
-    return fastest / ours
+        print(f"    {name:16}{rows * NEW / median:8,.0f} tokens/s{same:8.0%} the same{ratio:>10}", flush=True)
+    return min(median for name, (median, _) in found.items() if name != "tf_llm") / ours
 
 
 def main(_):
@@ -99,20 +96,20 @@ def main(_):
         print(f'could not run: expected {", ".join(missing)}; pip install "tf_llm[hugging_face,peers]"')
         sys.exit(2)
     shape, cells = (NARROW, CELLS[:1] + CELLS[2:3]) if _QUICK.value else (SHAPE, CELLS)
+    if _CELLS.value:
+        cells = [tuple(map(int, cell.split("x"))) for cell in _CELLS.value]
     rounds = min(_ROUNDS.value, 2) if _QUICK.value else _ROUNDS.value
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder), shape)
         precision = f"--precision={_PRECISION.value}"
         contestants = [Contestant(name, [PEER, name, folder, precision]) for name in ("tf_llm", *peers)]
-        found = run_cells(contestants, cells, rounds)
+        shown = ", ".join(f"{name} {size:,}" for name, size in shape.items())
+        print(f"{shown}; {NEW} new tokens; {_PRECISION.value}, 2 threads, medians of {rounds} in turns")
+        for each in contestants:
+            print(f"    {each.name:16}{each.about['settings']}")
+        ratios = [print_cell(cell, run_cell(contestants, cell, rounds)) for cell in cells]
         for each in contestants:
             each.end()
-
-    shown = ", ".join(f"{name} {size:,}" for name, size in shape.items())
-    print(f"{shown}; {NEW} new tokens; {_PRECISION.value}, 2 threads, medians of {rounds} in turns")
-    for each in contestants:
-        print(f"    {each.name:16}{each.about['settings']}")
-    ratios = [print_cell(cell, found, peers) for cell in cells]
     ratio, goal = min(ratios), QUICK_GOAL if _QUICK.value else GOAL
     print(f"\nat least {ratio:.2f} times the tokens per second of the fastest peer in each cell")
     result = {"name": "decoding_speed", "value": round(ratio, 2), "goal": goal, "unit": "times the fastest peer"}
