@@ -41,6 +41,7 @@ MAX_QUEUE = flags.DEFINE_integer("max_queue", 128, "Texts that may wait; more ge
 SECONDS = flags.DEFINE_float("seconds", 60.0, "Time limit of a request.", lower_bound=0.1)
 BODY_BYTES = flags.DEFINE_integer("body_bytes", 1 << 20, "Size limit of a request.", lower_bound=1)
 WARM_UP = flags.DEFINE_bool("warm_up", True, "Compile for every size of batch first; else requests wait for it.")
+JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "Compile with XLA: faster answers after minutes of warming up.")
 NEW_TOKENS = flags.DEFINE_integer("new_tokens", 256, "Tokens of a text at most.", lower_bound=1)
 
 
@@ -51,9 +52,9 @@ def main():
 
     key = find_key(KEY_FILE.value, os.environ.get(KEY))
     if MODEL.value:
-        generate, origin = tf_llm.Generator.from_pretrained(MODEL.value), MODEL.value
+        generate, origin = tf_llm.Generator.from_pretrained(MODEL.value, jit_compile=JIT_COMPILE.value), MODEL.value
     else:
-        generate, origin = tf_llm.Generator.load(WORKDIR.value), WORKDIR.value
+        generate, origin = tf_llm.Generator.load(WORKDIR.value, JIT_COMPILE.value), WORKDIR.value
     name = NAME.value or Path(origin).resolve().name
     app = build_app(
         generate,

@@ -196,6 +196,19 @@ def test_cached_loop_says_what_the_whole_model_says(generator):
     assert any(len(completion.ids) > 5 for completion in said)
 
 
+@pytest.mark.parametrize("settings", [{"seed": 3}, {"num_beams": 3}], ids=["drawn", "beams"])
+@pytest.mark.parametrize("generator", ["sequence"], indirect=True)
+def test_a_loop_compiled_by_xla_says_the_same(generator, settings):
+    generate, model = generator
+    compiled = Generator(model, generate.tokenizer, jit_compile=True)
+    prompts, settings = ["w1 w2 w3", "w9", ""], {"max_new_tokens": 12, "log_probabilities": True, **settings}
+    expected, found = generate.complete(prompts, **settings), compiled.complete(prompts, **settings)
+    assert [each.ids for each in found] == [each.ids for each in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-4)
+    assert len({each.text for each in found}) > 1
+
+
 def test_vectors_of_texts_are_means_of_the_context(generator):
     generate, _ = generator
     vectors = generate.embed(["w1 w2", "w3 w4 w5 w6 w7 w8"])

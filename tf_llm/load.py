@@ -120,22 +120,22 @@ class Generator(generator.Generator):
     """A `decoding.generator.Generator` that knows the folders of runs, and published models."""
 
     @classmethod
-    def load(cls, workdir):
-        """The generator of a finished run.
+    def load(cls, workdir, jit_compile=False):
+        """The generator of a finished run. For `jit_compile`, see `decoding.generator.Generator`.
 
         >>> generate = Generator.load("runs/first")           # doctest: +SKIP
         >>> print(generate("The transformer architecture"))   # doctest: +SKIP
         """
         run = load_config(Path(workdir) / CONFIG)
-        return cls(*load_model(workdir), FRAMES[run.objective.kind])
+        return cls(*load_model(workdir), FRAMES[run.objective.kind], jit_compile=jit_compile)
 
     @classmethod
-    def from_pretrained(cls, name_or_folder, frame="request", **settings):
+    def from_pretrained(cls, name_or_folder, frame="request", jit_compile=False, **settings):
         """The generator of a T5 in a folder or on the hub.
 
         Args:
             name_or_folder, settings: see `from_pretrained`.
-            frame: see `decoding.generator.Generator`.
+            frame, jit_compile: see `decoding.generator.Generator`.
 
         >>> generate = Generator.from_pretrained("google/flan-t5-small")              # doctest: +SKIP
         >>> print(generate("translate English to German: The cat sat on the mat."))   # doctest: +SKIP
@@ -146,4 +146,4 @@ class Generator(generator.Generator):
                 f"expected a {hub.PIECES} beside the model of {name_or_folder}. Received: none. Copy it from the model "
                 "that this one was tuned from; a tokenizer.json is not read"
             )
-        return cls(model, tokenizer, frame)
+        return cls(model, tokenizer, frame, jit_compile=jit_compile)

@@ -39,8 +39,9 @@ class Generator:
             the 40 likeliest tokens to continue a page, and says the likeliest to answer a request.
         draft: a small model with the same tokenizer, which guesses what this one then confirms (speculative.py). It
             changes how fast texts come, and not how likely each is. Searches and constraints go without it.
-        jit_compile: whether the loop over tokens is compiled by XLA. On a CPU it says three times as many tokens a
-            second then, after a first call of each kind (settings, rows, room) that takes some seconds.
+        jit_compile: whether the loop over tokens is compiled by XLA. It says up to twice as many tokens a second then
+            (examples/benchmarks/decoding_speed.py), after a first call of each kind (settings, rows, room) that takes
+            5 to 10 seconds.
 
     >>> generate = Generator(model, tokenizer)                                        # doctest: +SKIP
     >>> generate("The transformer architecture", max_new_tokens=12)                   # doctest: +SKIP
@@ -50,7 +51,7 @@ class Generator:
     ...     print(piece, end="", flush=True)
     """
 
-    def __init__(self, model, tokenizer, frame="page", config=None, draft=None, jit_compile=True):
+    def __init__(self, model, tokenizer, frame="page", config=None, draft=None, jit_compile=False):
         if frame not in FRAMES:
             raise ValueError(f"frame is expected to be one of {sorted(FRAMES)}. Received: {frame!r}")
         if draft is not None:

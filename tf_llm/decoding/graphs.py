@@ -26,12 +26,10 @@ class TextGraph:
     Args:
         generate: a `Generator`.
         config: a `GenerationConfig`; one text a prompt.
-        jit_compile: whether the loop over tokens is compiled by XLA, once for every number of rows.
     """
 
-    def __init__(self, generate, config, jit_compile=False):
+    def __init__(self, generate, config):
         self.generate, self.config, self.tokenizer = generate, config, generate.tokenizer
-        self.jit_compile = jit_compile
         self.window, self.marks = generate.target_length, generate.marks  # T
         self.limit = generate.limit_tokens(config)
         self.room = self.window * -(-self.limit // self.window)  # M
@@ -123,7 +121,6 @@ class TextGraph:
         """Says up to T tokens: said [N, M] and ended [N] -> the same after it."""
         rows, glance = tf.shape(said)[0], GLANCE if self.config.stop_strings else self.window
         advance, state = self._choose_advance(context, cache, rows, limits, arrays)
-        advance = self._compile(advance)
 
         def say(talk):
             talk = advance(talk, tf.minimum(talk.position + glance, self.window))
@@ -161,18 +158,10 @@ class TextGraph:
         step, state = self._constrain(step, cache, rows)
         rules = choose_rules(repeat_rows(arrays, beam.num_beams), self.fixed)
         most = tf.minimum(self.window, self.limit - count)
-
-        def search(state, said, count, most, ended):
-            rows = tf.shape(said)[0]
-            return decode_beams(step, state, beam, rows, self.window, rules, said, count, most, ended)[0]
-
-        found = self._compile(search)(state, said, count, most, ended)  # [N, W, M]
+        found, _ = decode_beams(step, state, beam, rows, self.window, rules, said, count, most, ended)  # [N, W, M]
         best = tf.ensure_shape(found[:, 0], [None, self.room])  # [N, M]
         said = tf.where(ended[:, None], said, best)
         return said, ended | tf.reduce_any(said == END_ID, axis=1) | self._has_stopped(said)
-
-    def _compile(self, function):
-        return tf.function(function, jit_compile=True, autograph=False) if self.jit_compile else function
 
     def _constrain(self, step, cache, rows):
         """A step function and the state of its first step; with a constraint, those that obey it."""

@@ -42,7 +42,7 @@ class Numbers:
         return " ".join(map(str, ids))
 
 
-def load_tf_llm(folder):
+def load_tf_llm(folder, jit_compile=True):
     """`Generator` here, from text to text."""
     import tensorflow as tf
 
@@ -52,7 +52,7 @@ def load_tf_llm(folder):
     limit_threads(tf)
     length = json.loads((folder / "lengths.json").read_text())["source"]
     model, _ = tf_llm.from_pretrained(folder, source_length=length, target_length=NEW, precision=_PRECISION.value)
-    generator = Generator(model, Numbers(model.config.vocabulary_size), "request")
+    generator = Generator(model, Numbers(model.config.vocabulary_size), "request", jit_compile=jit_compile)
     config = generator.config.with_settings(max_new_tokens=NEW, min_new_tokens=NEW, beam_manner="hugging_face")
 
     def generate(sources, beams):
@@ -60,7 +60,8 @@ def load_tf_llm(folder):
         found = generator.complete(texts, config, num_beams=beams, length_penalty=1.0)
         return [completion.ids for completion in found]
 
-    return generate, f"tf_llm.Generator, TensorFlow {tf.__version__}"
+    compiled = "with XLA" if jit_compile else "without XLA"
+    return generate, f"tf_llm.Generator {compiled}, TensorFlow {tf.__version__}"
 
 
 def load_hugging_face(folder):
@@ -151,6 +152,7 @@ def limit_threads(tf):
 
 CONTESTANTS = {
     "tf_llm": load_tf_llm,
+    "tf_llm_plain": lambda folder: load_tf_llm(folder, jit_compile=False),
     "hugging_face": load_hugging_face,
     "keras_hub": load_keras_hub,
     "keras_hub_xla": lambda folder: load_keras_hub(folder, jit_compile=True),
