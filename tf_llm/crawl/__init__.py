@@ -1,30 +1,35 @@
-"""PAGES: where raw pages come from. Every source is re-iterable and yields `contracts.Page`."""
+"""PAGES: where raw pages come from. Every source is re-iterable and yields `contracts.Page`.
 
-from tf_llm.crawl.cdx import CommonCrawlPages
-from tf_llm.crawl.common_crawl import CommonCrawl
-from tf_llm.crawl.datasets import HuggingFaceDataset, KaggleDataset
-from tf_llm.crawl.formats import read_files
-from tf_llm.crawl.json_lines import JsonLines
-from tf_llm.crawl.parquet import Parquet
-from tf_llm.crawl.self_crawl import SelfCrawl
-from tf_llm.crawl.tables import Csv
-from tf_llm.crawl.texts import HtmlFiles, TextFiles
-from tf_llm.crawl.warc import Warc
-from tf_llm.crawl.wikipedia import Wikipedia, WikipediaDump
+A source is imported when it is first asked for: a worker process needs one of them, and starts sooner without the rest.
+"""
 
-__all__ = [
-    "CommonCrawl",
-    "CommonCrawlPages",
-    "Csv",
-    "HtmlFiles",
-    "HuggingFaceDataset",
-    "JsonLines",
-    "KaggleDataset",
-    "Parquet",
-    "SelfCrawl",
-    "TextFiles",
-    "Warc",
-    "Wikipedia",
-    "WikipediaDump",
-    "read_files",
-]
+import importlib
+
+_LAZY = {
+    "CommonCrawl": "common_crawl",
+    "CommonCrawlPages": "cdx",
+    "Csv": "tables",
+    "HtmlFiles": "texts",
+    "HuggingFaceDataset": "datasets",
+    "JsonLines": "json_lines",
+    "KaggleDataset": "datasets",
+    "Parquet": "parquet",
+    "SelfCrawl": "self_crawl",
+    "TextFiles": "texts",
+    "Warc": "warc",
+    "Wikipedia": "wikipedia",
+    "WikipediaDump": "wikipedia",
+    "read_files": "formats",
+}
+
+__all__ = list(_LAZY)
+
+
+def __getattr__(name):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Known: {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
+def __dir__():
+    return __all__

@@ -19,7 +19,6 @@ from typing import Any
 
 from tf_llm.contracts import UserError
 from tf_llm.crawl.cache import CHUNK, Part, cache_folder
-from tf_llm.crawl.download import Host
 from tf_llm.crawl.manners import DownloadConfig, TransientError, choose_wait
 
 logger = logging.getLogger(__name__)
@@ -49,6 +48,8 @@ class RemoteFile:
             return
         parts = urllib.parse.urlsplit(self.address)
         if parts.scheme in WEB:
+            from tf_llm.crawl.download import Host  # which brings all of http and e-mail with it, into every worker
+
             host = Host(f"{parts.scheme}://{parts.netloc}")
             host.download(urllib.parse.unquote(parts.path).lstrip("/"), path, query=parts.query)
         else:

@@ -17,6 +17,7 @@ tried, too: the memory is larger than a processor's cache, and to look a piece u
 
 from __future__ import annotations
 
+import functools
 import re
 
 import regex
@@ -63,6 +64,7 @@ def spell_out(pattern: str) -> str:
     return re.sub(r"\\p\{\w+\}", lambda match: list_ranges(match[0]), pattern)
 
 
+@functools.cache  # a pattern names the same class several times, and each costs 65,536 looks
 def list_ranges(kind: str) -> str:
     r"""The characters of the first plane that `regex` counts to a class, as they stand between brackets.
 
