@@ -196,6 +196,7 @@ def test_cached_loop_says_what_the_whole_model_says(generator):
     assert any(len(completion.ids) > 5 for completion in said)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("settings", [{"seed": 3}, {"num_beams": 3}], ids=["drawn", "beams"])
 @pytest.mark.parametrize("generator", ["sequence"], indirect=True)
 def test_a_loop_compiled_by_xla_says_the_same(generator, settings):

@@ -260,6 +260,7 @@ def test_searches_say_in_the_graph_what_they_say_in_python(generate, settings, p
     assert [text.decode() for text in draw(graph.say, PROMPTS)(prompts).numpy()] == generate(prompts, **settings)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "frame"), [("characters", "request"), ("pieces", "mode")])
 def test_other_tokenizers_and_frames_in_a_process_without_tf_llm(kind, frame, prompts, tmp_path, patience):
     if kind == "characters":
@@ -274,3 +275,14 @@ def test_other_tokenizers_and_frames_in_a_process_without_tf_llm(kind, frame, pr
     said = generate(prompts, max_new_tokens=12, do_sample=False)
     assert told[:100] == [text.encode() for text in said] and len(set(said)) > 20
     assert [text.decode() for text in told[100:]]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("architecture", ["cnn", "rnn"])
+def test_other_architectures_say_the_same_when_they_are_saved(architecture, tmp_path):
+    generate = build_generator(CharTokenizer([*"abcdefgh"]), architecture=architecture)
+    prompts, settings = ["abc", "", "hgfedcba"], {"max_new_tokens": 7, "do_sample": False}
+    module = tf.saved_model.load(export_generator(generate, tmp_path / "it", **settings))
+    told = module.generate(tf.constant(prompts))["texts"].numpy()
+    assert [text.decode() for text in told] == generate(prompts, **settings)
+    assert any(told)

@@ -144,6 +144,7 @@ def test_a_killed_run_goes_on(archive, tmp_path):
     assert steps == sorted(steps)
 
 
+@pytest.mark.thorough
 def test_dropout_speed_ends_with_its_figure():
     script = REPOSITORY / "examples" / "benchmarks" / "dropout_speed.py"
     arguments = [sys.executable, str(script), "--quick", "--steps=3"]
@@ -182,6 +183,7 @@ def test_help_names_every_setting():
         assert line in result.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("script", ["damaged_checkpoints.py", "strategies_agree.py", "resume_after_kill.py"])
 def test_quick_benchmarks_hold(script):
     arguments = [sys.executable, str(REPOSITORY / "examples" / "benchmarks" / script), "--quick"]

@@ -116,7 +116,10 @@ def test_a_new_choice_is_one_class_and_one_line(monkeypatch, kind):
         np.testing.assert_allclose(_logits(plain, turned), _logits(plain, source_ids), atol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    [name if name == "cnn" else pytest.param(name, marks=pytest.mark.thorough) for name in ARCHITECTURES],
+)
 def test_each_architecture_learns_to_copy(architecture):
     keras.utils.set_random_seed(0)
     model = build_model(

@@ -208,6 +208,7 @@ def read_list(name):
     return {name: tuple(map(int, shape)) for name, *shape in rows}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name, size, count", [("t5_small", "t5_small", 131), ("flan_t5_small", "t5_v1_1_small", 190)], ids=["t5", "flan_t5"]
 )

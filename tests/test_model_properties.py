@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ from tf_llm.model.encoder_decoder import build_model
 from tf_llm.model.layers import ACTIVATIONS
 from tf_llm.model.norms import NORMS
 from tf_llm.model.positions import POSITIONS
+
+pytestmark = pytest.mark.thorough  # test_model_encoder_decoder.py holds some configurations to the same
 
 V, S, T = 20, 7, 6
 CHOICES = {

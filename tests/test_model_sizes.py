@@ -24,6 +24,7 @@ T5_COUNTS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name, expected",
     [("transformer_base", 61_362_176), ("transformer_big", 210_804_736), ("t5_v1_1_xl", T5_COUNTS["t5_v1_1_xl"])],

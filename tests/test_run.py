@@ -62,7 +62,12 @@ def archive(tmp_path_factory):
     return write_warc(tmp_path_factory.mktemp("archive") / "pages.warc.gz", pages=60)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+QUICK = ("article", "best")  # of the recipes
+
+
+@pytest.mark.parametrize(
+    "recipe", [name if name in QUICK else pytest.param(name, marks=pytest.mark.thorough) for name in RECIPES]
+)
 def test_every_recipe_trains_reports_and_writes(archive, tmp_path, recipe):
     run = shrink(RECIPES[recipe]())
     summary = train(run, tf_llm.prepare(Warc(archive), run, tmp_path / "data"), tmp_path)
@@ -76,6 +81,7 @@ def test_every_recipe_trains_reports_and_writes(archive, tmp_path, recipe):
     )
 
 
+@pytest.mark.thorough
 def test_what_is_shown_of_a_run_changes_nothing_of_it(archive, tmp_path, capfd, monkeypatch):
     """Samples, profiles, looks at the weights and the peak leave weights and dropout masks as they are, bit for bit.
 
@@ -122,12 +128,14 @@ def test_what_is_shown_of_a_run_changes_nothing_of_it(archive, tmp_path, capfd, 
         np.testing.assert_array_equal(shown.get_tensor(name), silent.get_tensor(name))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("architecture", ["rnn", "cnn"])
 def test_the_baselines_are_trained_by_the_same_command(archive, tmp_path, architecture):
     run = shrink(RECIPES["transformer"](), architecture=architecture)
     check(train(run, tf_llm.prepare(Warc(archive), run, tmp_path / "data"), tmp_path), tmp_path)
 
 
+@pytest.mark.thorough
 def test_the_mixture_of_denoisers_trains_on_the_windows_of_t5(archive, tmp_path):
     t5 = RECIPES["t5"]()
     source_length, target_length = plan_denoisers(t5.shards.block_length)
@@ -141,7 +149,7 @@ def test_the_mixture_of_denoisers_trains_on_the_windows_of_t5(archive, tmp_path)
     check(train(run, tf_llm.prepare(Warc(archive), run, tmp_path / "data"), tmp_path), tmp_path)
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_pairs_of_texts_are_learned(tmp_path, packed):
     """A task with an answer: the letters of a word in capitals. Packed rows hold several words."""
     letters = "abcdefgh"

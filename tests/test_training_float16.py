@@ -217,6 +217,7 @@ def test_resumed_equals_uninterrupted(tmp_path, float16):
     assert _scale(resumed[0]) == 2.0**16 and int(resumed[0].step.scaler.step_counter) == 2
 
 
+@pytest.mark.thorough
 def test_from_the_command_line_to_text(tmp_path):
     """With a running mean of the weights, on pages from JSON Lines."""
     text = "The old kettle finds the river and the quiet teacher paints the slow machine near the town . "

@@ -23,6 +23,8 @@ from tf_llm.training.distribution import strategy
 from tf_llm.training.optimizers import TrainingConfig
 from tf_llm.training.trainer import Trainer
 
+pytestmark = pytest.mark.thorough  # it watches Keras; what is done here instead has tests of its own
+
 FEATURES = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
 TARGETS = FEATURES @ np.array([[3.0], [-2.0], [0.5]], "float32")
 FAILING = {  # arguments of an optimiser, arguments of `compile`

@@ -1,6 +1,7 @@
 """How many tokens a second are said here, by `generate` of transformers and by that of KerasHub, on this CPU.
 
-    python examples/benchmarks/decoding_speed.py                        about 5 minutes on 2 cores
+    python examples/benchmarks/decoding_speed.py                        25 minutes on 2 cores, 20 of them KerasHub's
+    python examples/benchmarks/decoding_speed.py --peers=hugging_face   about 5 minutes
     python examples/benchmarks/decoding_speed.py --quick                a narrow model, a minute, against a sanity bound
     python examples/benchmarks/decoding_speed.py --precision=bfloat16   all contestants in bfloat16
 
