@@ -121,6 +121,7 @@ def test_other_settings_in_the_same_folder_are_refused(finished, archive):
     assert_one_line(result, r"error: expected the settings .*learning_rate: 0\.003 -> 0\.001\. Use another --workdir")
 
 
+@pytest.mark.thorough
 def test_a_killed_run_goes_on(archive, tmp_path):
     """`kill -9` in the middle of training; the same command finishes the run behind its last checkpoint."""
     arguments = ["--training.steps=400", "--training.checkpoint_seconds=0.5"]
@@ -211,6 +212,7 @@ def test_a_plan_says_what_fits_and_what_the_corpus_wants():
     assert "12.5 G  parameters; by 6·N·D, they are trained in 30 days with 78 of these" in result.stdout
 
 
+@pytest.mark.thorough
 def test_a_plan_stands_beside_steps_of_this_machine():
     result = plan("--device=cpu", "--measure", *SMALL)
     assert result.returncode == 0, result.stderr
