@@ -50,6 +50,7 @@ EXTRAS = {
         "keras-hub>=0.21",
         "lxml>=5",
         "lxml_html_clean>=0.4",
+        "moto[server]>=5",
         "openai>=1.50",
         "orjson>=3.9",
         "python-magic>=0.4.27",
