@@ -170,7 +170,8 @@ def test_missing_packages_are_named(monkeypatch):
 def s3():
     """A server on this machine that speaks S3; the address."""
     pytest.importorskip("s3fs", reason="needs tf_llm[cloud]")
-    server = pytest.importorskip("moto.server", reason="needs moto[server], of tf_llm[peers]").ThreadedMotoServer("127.0.0.1", 0)
+    moto = pytest.importorskip("moto.server", reason="needs moto[server], of tf_llm[peers]")
+    server = moto.ThreadedMotoServer("127.0.0.1", 0)
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
