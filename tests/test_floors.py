@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tf_llm"
 
 # Higher floors may import lower ones. Folders that share a floor with others may not import each other.
 FLOORS = {
-    **dict.fromkeys(["contracts", "files", "languages"], 0),
+    **dict.fromkeys(["contracts", "files", "languages", "lazy"], 0),
     **dict.fromkeys(["crawl", "text", "data", "model", "training", "decoding", "evaluation"], 1),
     **dict.fromkeys(["prepare", "config", "recipes", "hub", "load", "load_tf_models", "banner", "run"], 2),
     "apps": 3,

@@ -4,10 +4,9 @@ Everything that a script or a notebook needs stands here; what is heavy is impor
 the worker processes, which import this package too, start without TensorFlow.
 """
 
-import importlib
-
 from tf_llm import crawl
 from tf_llm.contracts import UserError
+from tf_llm.lazy import look_up_later
 from tf_llm.prepare.engine import prepare  # takes the name of its folder, which stays importable as `tf_llm.prepare.…`
 
 _LAZY = {
@@ -27,7 +26,7 @@ _LAZY = {
     "join_shards": "tf_llm.data.join",
     "load_model": "tf_llm.load",
     "load_shards": "tf_llm.data.shards",
-    "recipes": "tf_llm",
+    "recipes": "tf_llm.recipes",
     "save_pretrained": "tf_llm.load",
     "strategy": "tf_llm.training.distribution",
     "train": "tf_llm.run",
@@ -35,15 +34,4 @@ _LAZY = {
 }
 
 __all__ = ["UserError", "crawl", "prepare", *_LAZY]
-
-
-def __getattr__(name):
-    if name not in _LAZY:
-        raise AttributeError(f"module 'tf_llm' has no attribute {name!r}. Known: {', '.join(sorted(__all__))}")
-    if _LAZY[name] == __name__:
-        return importlib.import_module(f"{__name__}.{name}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__ = look_up_later(__name__, _LAZY, __all__)

@@ -3,33 +3,24 @@
 A source is imported when it is first asked for: a worker process needs one of them, and starts sooner without the rest.
 """
 
-import importlib
+from tf_llm.lazy import look_up_later
 
 _LAZY = {
-    "CommonCrawl": "common_crawl",
-    "CommonCrawlPages": "cdx",
-    "Csv": "tables",
-    "HtmlFiles": "texts",
-    "HuggingFaceDataset": "datasets",
-    "JsonLines": "json_lines",
-    "KaggleDataset": "datasets",
-    "Parquet": "parquet",
-    "SelfCrawl": "self_crawl",
-    "TextFiles": "texts",
-    "Warc": "warc",
-    "Wikipedia": "wikipedia",
-    "WikipediaDump": "wikipedia",
-    "read_files": "formats",
+    "CommonCrawl": "tf_llm.crawl.common_crawl",
+    "CommonCrawlPages": "tf_llm.crawl.cdx",
+    "Csv": "tf_llm.crawl.tables",
+    "HtmlFiles": "tf_llm.crawl.texts",
+    "HuggingFaceDataset": "tf_llm.crawl.datasets",
+    "JsonLines": "tf_llm.crawl.json_lines",
+    "KaggleDataset": "tf_llm.crawl.datasets",
+    "Parquet": "tf_llm.crawl.parquet",
+    "SelfCrawl": "tf_llm.crawl.self_crawl",
+    "TextFiles": "tf_llm.crawl.texts",
+    "Warc": "tf_llm.crawl.warc",
+    "Wikipedia": "tf_llm.crawl.wikipedia",
+    "WikipediaDump": "tf_llm.crawl.wikipedia",
+    "read_files": "tf_llm.crawl.formats",
 }
 
 __all__ = list(_LAZY)
-
-
-def __getattr__(name):
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Known: {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__ = look_up_later(__name__, _LAZY)

@@ -102,6 +102,7 @@ def export_generator(generate, folder, config=None, **settings):
 
 
 def draw(function, *specs):
+    """A function as one graph, for inputs of these `tf.TensorSpec`s."""
     return tf.function(function, input_signature=specs, autograph=False)
 
 
@@ -138,6 +139,8 @@ def draw_search(graph):
 
 
 def draw_score(graph):
+    """`score`: how likely the tokens of texts are behind their prompts."""
+
     def score(prompts, texts):
         found, counts = graph.score(prompts, texts)  # [N, L], [N]
         total = tf.reduce_sum(found, axis=1)
@@ -147,6 +150,7 @@ def draw_score(graph):
 
 
 def draw_embed(graph):
+    """`embed`: the vectors of texts."""
     return draw(lambda texts: {"vectors": graph.embed(texts)}, TEXTS)
 
 

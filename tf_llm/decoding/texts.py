@@ -101,6 +101,7 @@ def find_settled(text):
 
 
 def may_change(character):
+    """Whether a later token may make another character of the last one, or take it back."""
     return character.isspace() or character == "\ufffd" or unicodedata.category(character) == "Co"
 
 

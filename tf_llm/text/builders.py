@@ -42,7 +42,7 @@ class WordBuilder:
         return kept or None
 
     def build(self, counts: Counter[str], texts: Iterable[str]) -> Tokenizer:
-        """The tokenizer of the training texts, and of what `count` found in them."""
+        """The tokenizer of the training texts, and of what `cut` found in them."""
         return build_word_tokenizer(counts, self.config, self.stop_words, self.num_sentinels)
 
 

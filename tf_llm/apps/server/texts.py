@@ -105,6 +105,7 @@ async def write_chunks(service, asked, answers, prompt_tokens, words):
 
 
 def count_usage(prompt_tokens, new_tokens):
+    """What a client is told of the tokens that a request cost."""
     return shapes.Usage(
         prompt_tokens=prompt_tokens, completion_tokens=new_tokens, total_tokens=prompt_tokens + new_tokens
     )
