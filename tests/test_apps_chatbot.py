@@ -1,17 +1,21 @@
 """A conversation on a scripted model: what is packed, said, stopped, tried again, looked up and handed over."""
 
 import doctest
+import itertools
+import sys
+import types
 
 import numpy as np
 import pytest
 from scripted import ScriptedModel
 
-from tf_llm.apps.chatbot import chatbot, packing, prompts, terminal
+from tf_llm.apps.chatbot import chatbot, notebook, packing, prompts, terminal
 from tf_llm.apps.chatbot.chatbot import HAND_OVER, NOTHING_FOUND, Chatbot, Event, Passage
 from tf_llm.apps.chatbot.faq import Faq
 from tf_llm.apps.chatbot.packing import pack_messages
 from tf_llm.apps.chatbot.prompts import STOPS, build_prompt
 from tf_llm.apps.chatbot.terminal import chat
+from tf_llm.contracts import UserError
 from tf_llm.decoding.generator import Generator
 from tf_llm.text.tokenizers import CharTokenizer
 
@@ -30,7 +34,7 @@ def gather(events):
     return "".join(event.text for event in events if event.kind == "piece"), [e for e in events if e.kind != "piece"]
 
 
-@pytest.mark.parametrize("module", [chatbot, packing, prompts, terminal])
+@pytest.mark.parametrize("module", [chatbot, notebook, packing, prompts, terminal])
 def test_docstring_examples(module):
     result = doctest.testmod(module, extraglobs={"Faq": Faq})
     assert not result.failed and result.attempted
@@ -185,6 +189,12 @@ def test_commands_do_what_they_say(generate):
     assert "/temperature expects a number of at least 0. Received: 'nan'" in shown
     assert "/retry            another answer" in shown
     assert talk(bot, ["/quit", "abc"]) == ""
+    looking = Chatbot(generate, retrieve=lambda question: [Passage("page.", "https://a.invalid/1")], looks_up=False)
+    shown = talk(looking, ["abc", "/pages", "abc", "/pages"])
+    assert shown.startswith(generate("abc"))
+    assert "Answers are looked up.\npage.\nfrom https://a.invalid/1\nAnswers come from memory.\n" in shown
+    undone = types.SimpleNamespace(undo=lambda: True, drift=0.25)
+    assert talk(bot, ["/undo"], undone) == "Unlearned. Drift 0.2500.\n\n"
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_talk(generate):
@@ -201,3 +211,25 @@ def test_what_is_said_cannot_steer_the_terminal(generate):
     page = Passage("a\x1b]0;title\x07b\u202ec", "https://a.invalid/\x1b[2J")
     shown = talk(Chatbot(generate, retrieve=lambda question: [page]), ["q"])
     assert shown == "a]0;titlebc\nfrom https://a.invalid/[2J\n\n"
+
+
+# === Notebooks ===
+
+
+def test_a_page_of_gradio_gets_the_answer_as_it_grows_and_the_history_it_sends(generate):
+    answer = notebook.build_function(lambda: Chatbot(generate))
+    history = [{"role": "user", "content": [{"type": "text", "text": "one"}]}, {"role": "assistant", "content": "two"}]
+    grown = list(answer("what?", history))
+    bot = Chatbot(generate)
+    bot.turns = [chatbot.Turn("one", "two")]
+    assert grown[-1] == gather(bot.ask("what?"))[0] and len(grown) > 1
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(grown))
+    assert notebook.read_history([("one", "two")]) == notebook.read_history(history) == [chatbot.Turn("one", "two")]
+    person = notebook.build_function(lambda: Chatbot(faq=Faq([("How do I pay?", "By card.")])))
+    assert list(person("Mars?", [])) == [HAND_OVER]
+
+
+def test_without_gradio_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=r'expected the package gradio\. .*pip install "tf_llm\[gradio\]"'):
+        notebook.launch(None)

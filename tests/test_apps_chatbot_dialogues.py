@@ -4,6 +4,7 @@ import ast
 import doctest
 import json
 import sys
+import types
 from collections import Counter
 
 import numpy as np
@@ -136,6 +137,18 @@ def test_names_are_found_as_they_are_written_and_by_their_words(python_facts):
     assert "math.sqrt" in [fact.name for fact in search.find("the square root of a number")]
     assert search.find("Who won the football cup yesterday evening?") == []
     assert search.find("") == []
+
+
+def test_a_search_engine_can_be_asked_in_its_place():
+    hits = [
+        types.SimpleNamespace(address=f"a{n}", snippet=types.SimpleNamespace(text=text)) for n, text in enumerate("x y")
+    ]
+    asked = []
+    index = types.SimpleNamespace(
+        search=lambda *query, **more: asked.append((query, more)) or types.SimpleNamespace(hits=hits)
+    )
+    assert fact_search.look_up_in(index, 3)("what?") == [("x", "a0"), ("y", "a2")]  # a page without text is none
+    assert asked == [(("what?",), {"count": 3})]
 
 
 # === FAQ ===

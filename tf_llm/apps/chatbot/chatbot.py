@@ -70,6 +70,7 @@ class Chatbot:
         system: what the model is told before the conversation.
         config: a `GenerationConfig` that differs from the generator's own.
         seed, temperature: of what is drawn; at 0 the likeliest is said. Both may be changed between turns.
+        looks_up: whether `retrieve` is asked; may be changed between turns.
         reads_passages: whether the model reads what was found, and it is not quoted.
         learn: what is told (prompt, text) of each passage that was quoted, such as `OnlineLearner.read_pair`; or None.
         build_prompt: see `prompts.build_prompt`, in whose place another may stand.
@@ -85,6 +86,7 @@ class Chatbot:
         config=None,
         seed: int = 0,
         temperature: float = 0.0,
+        looks_up: bool = True,
         reads_passages: bool = False,
         learn: Callable[[str, str], object] | None = None,
         build_prompt: Callable = build_prompt,
@@ -94,7 +96,12 @@ class Chatbot:
         self.generate, self.retrieve, self.faq = generate, retrieve, faq
         self.system, self.seed, self.temperature = system, seed, temperature
         self.config = config or (generate and generate.config)
-        self.reads_passages, self.learn, self.build_prompt = reads_passages, learn, build_prompt
+        self.looks_up, self.reads_passages, self.learn, self.build_prompt = (
+            looks_up,
+            reads_passages,
+            learn,
+            build_prompt,
+        )
         self.turns: list[Turn] = []
         self._dropped, self._stream, self._is_stopped = 0, None, False
 
@@ -131,8 +138,9 @@ class Chatbot:
         if self.faq is not None:
             yield from self._answer_from_faq(turn)
             return
-        passage = self._look_up(turn) if self.retrieve is not None else None
-        if self.retrieve is not None and passage is None:
+        asks_pages = self.looks_up and self.retrieve is not None
+        passage = self._look_up(turn) if asks_pages else None
+        if asks_pages and passage is None:
             yield Event(NOTICE, NOTHING_FOUND)
         if passage is None or self.reads_passages:
             yield from self._answer_by_model(turn, passage)

@@ -14,6 +14,21 @@ COUNT = 3  # passages at most
 LEAST_SHARE = 0.4  # of what a question asks for, weighed by how rare its words are; else it is about something else
 
 
+def look_up_in(index, count: int = COUNT):
+    """A `retrieve` of `Chatbot` that asks a search engine over pages: what it shows of a page is quoted.
+
+    Args:
+        index: a `apps.search.SearchIndex`, or anything whose `search(question, count=…)` has such `hits`.
+        count: passages at most.
+    """
+
+    def retrieve(question):
+        hits = index.search(question, count=count).hits
+        return [Passage(hit.snippet.text, hit.address) for hit in hits if hit.snippet.text.strip()]
+
+    return retrieve
+
+
 class FactSearch:
     """Finds facts; a `retrieve` of `Chatbot`.
 

@@ -89,7 +89,7 @@ class OnlineLearner:
         self.norm = float(tf.linalg.global_norm(self.trained))
         self.squares = [tf.Variable(tf.zeros_like(weight), trainable=False) for weight in self.weights]
         self.steps = tf.Variable(0.0, trainable=False)
-        self.settings = learning_rate, decay, radius, memory
+        self.learning_rate, self.decay, self.radius, self.memory = learning_rate, decay, radius, memory
         self._before: deque = deque(maxlen=undos)  # the weights, and what the steps go by, of before each text
         self._score = tf.function(lambda batch: self._cross_entropy(batch))
         self._learn = tf.function(self._take_step)
@@ -148,7 +148,11 @@ class OnlineLearner:
         nats = 0.0
         for begin in range(0, len(kept), length):
             batch = self._make_batch([*asked, *kept[:begin]], kept[begin : begin + length])
-            nats += float((self._learn if learns else self._score)(batch))
+            if learns:
+                settings = self.learning_rate, self.decay, self.radius, self.memory
+                nats += float(self._learn(batch, tf.constant(settings)))
+            else:
+                nats += float(self._score(batch))
         return Reading(nats, len(kept), text_bytes, self.drift)
 
     def _make_batch(self, before, ids):
@@ -177,9 +181,9 @@ class OnlineLearner:
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)  # [1, T]
         return tf.reduce_sum(nats * counts)
 
-    def _take_step(self, batch):
+    def _take_step(self, batch, settings):
         """Scores a window, then moves the weights: the nats of before it."""
-        learning_rate, decay, radius, memory = self.settings
+        learning_rate, decay, radius, memory = tf.unstack(settings)
         with tf.GradientTape() as tape:
             nats = self._cross_entropy(batch)
             loss = nats / tf.maximum(tf.reduce_sum(batch[2]), 1.0)

@@ -3,6 +3,7 @@
 A template is a sentence with a place for a name. A question is a template, the name with or without the brackets of a
 call, and the little that people add or leave out: a greeting, a capital, the sign at the end. The templates in HELD_OUT
 are never trained on. Asked in their words, a bot answers right if it looks for the name, and not if it knows sentences.
+So that it looks for the name, some questions are no sentences: a name among words by chance.
 
 Some questions stand behind another one and its answer, and name what they are about, or mean what was named before.
 """
@@ -84,15 +85,31 @@ def phrase_often(name: str, count: int, random: np.random.Generator, templates: 
     return [phrase(templates[number], name, random) for number in order[:count]]
 
 
+def scatter(name: str, words: Sequence[str], random: np.random.Generator) -> str:
+    """A name among words by chance.
+
+    >>> scatter("math.sqrt", ["cat", "mat"], np.random.default_rng(1))
+    'mat mat mat cat math.sqrt cat!'
+    """
+    chosen = [words[number] for number in random.integers(len(words), size=random.integers(1, 10))]
+    chosen.insert(random.integers(len(chosen) + 1), "{name}")
+    return phrase(" ".join(chosen) + "?.!"[random.integers(3)], name, random)
+
+
 def make_lessons(facts: Sequence[Fact], count: int = 16, seed: int = 0) -> Iterator[tuple[str, str]]:
     """Yields the (prompt, answer) pairs that a bot learns facts from, in the form in which `Chatbot` will ask.
 
-    Of each fact: `count` questions, a quarter as many behind the question for another fact, one in which "it" is what
-    was asked before, and one for the same answer again.
+    Of each fact: `count` questions, half as many among words by chance, a quarter as many behind the question for
+    another fact, one in which "it" is what was asked before, and one for the same answer again.
     """
     random = np.random.default_rng(seed)
+    words = sorted({word for fact in facts for word in fact.summary.lower().split() if word.isalpha()})
     for fact in facts:
-        for question in phrase_often(fact.name, count, random):
+        asked = [
+            *phrase_often(fact.name, count, random),
+            *(scatter(fact.name, words, random) for _ in range(count // 2)),
+        ]
+        for question in asked:
             yield build_prompt([("user", question)])[0], fact.summary
         for _ in range(count // 4):
             before = facts[random.integers(len(facts))]

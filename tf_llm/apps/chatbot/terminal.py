@@ -3,6 +3,7 @@
 /retry            another answer to the last question
 /clear            forget the conversation
 /seed 7           of what is drawn;  /temperature 0.7   how freely: 0 is the likeliest answer
+/pages            look answers up, or no longer, where there are pages
 /undo             unlearn the last text, where the bot goes on learning
 /help, /quit      Ctrl-C stops an answer, Ctrl-D leaves
 """
@@ -49,6 +50,9 @@ def run_command(bot, learner, command, argument):
     if command == "/clear":
         bot.clear()
         return "The conversation is forgotten."
+    if command == "/pages" and bot.retrieve is not None:
+        bot.looks_up = not bot.looks_up
+        return "Answers are looked up." if bot.looks_up else "Answers come from memory."
     if command == "/undo" and learner is not None:
         return f"{'Unlearned.' if learner.undo() else 'There is nothing to unlearn.'} Drift {learner.drift:.4f}."
     try:

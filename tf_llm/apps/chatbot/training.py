@@ -10,12 +10,14 @@ that it was taught beside the run:
 import dataclasses
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
 
 from tf_llm import recipes
+from tf_llm.apps.chatbot.dialogues import make_pairs
 from tf_llm.apps.chatbot.facts import PACKAGES, Fact, collect_facts
 from tf_llm.apps.chatbot.phrasings import make_lessons
 from tf_llm.config import RunConfig
@@ -40,26 +42,22 @@ UNSEEN = 400  # facts that are never taught, only looked up: what shows whether 
 PIECES = 4_000
 SOURCE_LENGTH, TARGET_LENGTH = 96, 64
 STEPS = 1_000
-VALIDATION = 0.01  # of the prompts
+VALIDATION, LEAST_VALIDATION = 0.01, 10  # of the prompts that are held out: a share, but about so many at least
 
 
-def configure(tokenizer, steps=STEPS, source_length=SOURCE_LENGTH, target_length=TARGET_LENGTH, **training):
+def configure(tokenizer, steps=STEPS, shape=None, **training):
     """The `RunConfig` of a bot that starts from nothing: `recipes.best`, for pairs of which a row holds several.
 
     Args:
         tokenizer: a `Tokenizer`.
         steps: optimiser steps.
-        source_length, target_length: S and T.
+        shape: fields of `ModelConfig` that differ, a dictionary.
         training: fields of `TrainingConfig` that differ.
     """
     best = recipes.best()
-    model = dataclasses.replace(
-        best.model,
-        vocabulary_size=tokenizer.vocabulary_size,
-        source_length=source_length,
-        target_length=target_length,
-        packed=True,
-    )
+    lengths = {"source_length": SOURCE_LENGTH, "target_length": TARGET_LENGTH}
+    settings = {"vocabulary_size": tokenizer.vocabulary_size, "packed": True, **lengths, **(shape or {})}
+    model = dataclasses.replace(best.model, **settings)
     # Of what is nearly known by heart, one batch may well cost many times as much as the next.
     settings = {"steps": steps, "batch_size": 16, "evaluate_seconds": 120.0, "spike_factor": 0.0, **training}
     return join_settings("chatbot", model, dataclasses.replace(best.training, **settings))
@@ -85,12 +83,19 @@ def join_settings(recipe, model, training):
         tokens=start.tokens,
         words=dataclasses.replace(start.words, vocabulary_size=model.vocabulary_size - len(SPECIAL_TOKENS)),
         objective=ObjectiveConfig(kind="pairs", packed=model.packed),
-        shards=ShardConfig(
-            block_length=model.source_length + model.target_length, overlap=0, validation_fraction=VALIDATION
-        ),
+        shards=ShardConfig(block_length=model.source_length + model.target_length, overlap=0),
         model=model,
         training=training,
     )
+
+
+def choose_fraction(pairs):
+    """The share of distinct prompts that are held out to be scored: of few pairs a larger one, so that there are some.
+
+    >>> choose_fraction([("a", "b"), ("c", "d")]), choose_fraction([(str(number), "b") for number in range(100)])
+    (0.5, 0.1)
+    """
+    return min(0.5, max(VALIDATION, LEAST_VALIDATION / max(len({prompt for prompt, _ in pairs}), 1)))
 
 
 def build_tokenizer(pairs: Sequence[tuple[str, str]], pieces=PIECES):
@@ -116,7 +121,8 @@ def teach(pairs: Iterable[tuple[str, str]], tokenizer, run, workdir, model=None)
     if data.exists():
         shards = load_shards(data)
     else:
-        shards = write_pairs(pairs, tokenizer, data, *sizes, run.model.packed, run.shards.validation_fraction)
+        pairs = list(pairs)
+        shards = write_pairs(pairs, tokenizer, data, *sizes, run.model.packed, choose_fraction(pairs))
     keras.utils.set_random_seed(run.training.seed)
     if model is None:
         model = build_model(run.model, choose_precision(run.training.precision))
@@ -127,6 +133,30 @@ def teach(pairs: Iterable[tuple[str, str]], tokenizer, run, workdir, model=None)
     )
     train(model, shards, run, workdir)
     return Generator.load(workdir)
+
+
+def teach_dialogues(dialogues, workdir, start=None, steps=STEPS, **settings) -> Generator:
+    """Teaches a bot conversations: every answer of the assistant, to as much of what stands before as it can read.
+
+    Args:
+        dialogues: as `dialogues.read_dialogues` yields them.
+        workdir: the folder of the run; where it holds one that is done, that is loaded.
+        start: (model, tokenizer), as `load_model` and `from_pretrained` return them, or None to start from nothing.
+        steps, settings: see `configure` and `configure_tuning`.
+    """
+    if is_done(workdir):
+        return Generator.load(workdir)
+    if start is not None:
+        model, tokenizer = start
+        run = configure_tuning(model, steps, **settings)
+    else:
+        dialogues = list(dialogues)
+        tokenizer, model = build_tokenizer([[message.text for message in one] for one in dialogues]), None
+        run = configure(tokenizer, steps, **settings)
+    counts = Counter()
+    pairs = list(make_pairs(dialogues, lambda text: len(tokenizer.encode(text)), run.model.source_length - 1, counts))
+    logger.info("conversations: %s", ", ".join(f"{count} {name}" for name, count in counts.items()) or "none")
+    return teach(pairs, tokenizer, run, workdir, model)
 
 
 def teach_documentation(workdir, packages=PACKAGES, taught=0, unseen=UNSEEN, lessons=16, **settings):
