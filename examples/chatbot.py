@@ -33,7 +33,7 @@ LEARN = flags.DEFINE_bool("learn", False, "Go on learning from what was looked u
 FAQ = flags.DEFINE_string("faq", None, "A CSV file with the columns question and answer: nothing else is said.")
 DIALOGUES = flags.DEFINE_string("dialogues", None, "Conversations to teach: JSON Lines, ChatterBot's YAML, a data set.")
 MODEL = flags.DEFINE_string("model", None, "With --dialogues: a T5 to start from, a folder or a name on the hub.")
-STEPS = flags.DEFINE_integer("steps", 900, "Optimiser steps of the teaching.", lower_bound=1)
+STEPS = flags.DEFINE_integer("steps", 1_200, "Optimiser steps of the teaching.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.", lower_bound=0)
 TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "How freely it is drawn; 0 is the likeliest.", lower_bound=0.0)
 GRADIO = flags.DEFINE_bool("gradio", False, "A page by Gradio in place of the terminal.")

@@ -41,7 +41,7 @@ FACTS, DATA, SUMMARY = "facts.jsonl", "data", "summary.json"
 UNSEEN = 400  # facts that are never taught, only looked up: what shows whether retrieval finds new names
 PIECES = 4_000
 SOURCE_LENGTH, TARGET_LENGTH = 96, 64
-STEPS = 1_000
+STEPS = 1_200
 VALIDATION, LEAST_VALIDATION = 0.01, 10  # of the prompts that are held out: a share, but about so many at least
 
 
