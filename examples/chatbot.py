@@ -51,6 +51,7 @@ def build_bots():
     drawn = {"seed": SEED.value, "temperature": TEMPERATURE.value}
     if FAQ.value:
         faq = Faq.open(FAQ.value)
+        faq.choose_threshold()
         return lambda: Chatbot(faq=faq), None
     if DIALOGUES.value:
         start = tf_llm.from_pretrained(MODEL.value) if MODEL.value else None

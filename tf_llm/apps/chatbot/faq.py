@@ -25,6 +25,7 @@ from tf_llm.contracts import UserError
 
 THRESHOLD = 0.5  # of the likeness in [0, 1]; half of what is asked, weighed by how rare the words are
 MARGIN = 0.02  # by which the best answer must be more like than the next other one
+MOST_ASKED = 500  # questions of a file, spread evenly, by which its threshold is chosen
 PRECISION = 0.9  # of what is answered, the share that has to be right where a threshold is chosen
 MAX_BYTES = 64 << 20
 COLUMNS = ("question", "answer")
@@ -66,6 +67,8 @@ class Faq:
             raise ValueError("rows are expected to hold a question and its answer. Received: none")
         self.embed, self.threshold = embed, threshold
         self.rejections = Counter() if rejections is None else rejections
+        numbers = {answer: number for number, (_, answer) in enumerate(self.rows)}
+        self.answers = np.array([numbers[answer] for _, answer in self.rows])  # alike where the answers are
         questions = [question for question, _ in self.rows]
         self.index = WordIndex(questions, passed_over=())  # "Where are you?" is made of nothing but small words
         self.vectors = None if embed is None else Vectors(embed(questions))
@@ -105,16 +108,14 @@ class Faq:
         """The answer to a question, or None where no question of the file has anything in common with it."""
         return self._judge(self.measure(question))
 
-    def measure(self, question: str, without: int | None = None) -> np.ndarray:
-        """How like the question of each row is, float64 [rows]; 0 for that of the row `without`."""
+    def measure(self, question: str) -> np.ndarray:
+        """How like the question of each row is, float64 [rows]."""
         likeness = np.zeros(len(self.rows))
         for number, cosine in self.index.compare(question, len(self.rows)):
             likeness[number] = cosine
         if self.vectors is not None:
             vector = self.vectors.move(self.embed([question]))[0]
             likeness = (likeness + np.maximum(self.vectors.all @ vector, 0)) / 2
-        if without is not None:
-            likeness[without] = 0
         return likeness
 
     def _judge(self, likeness: np.ndarray) -> Match | None:
@@ -122,8 +123,8 @@ class Faq:
         question, answer = self.rows[best]
         if not likeness[best]:
             return None
-        others = [value for value, row in zip(likeness, self.rows, strict=True) if row[1] != answer]
-        is_clear = likeness[best] - max(others, default=0) >= MARGIN
+        others = likeness[self.answers != self.answers[best]]
+        is_clear = likeness[best] - others.max(initial=0) >= MARGIN
         confidence = float(likeness[best])
         return Match(answer, question, confidence, confidence >= self.threshold and is_clear)
 
@@ -133,14 +134,20 @@ class Faq:
         """Sets and returns the lowest threshold at which enough of what is answered is right.
 
         Args:
-            examples: (a question, its answer, or None where a person should take it). None asks every question of the
-                file as if its row were not there: right is then its answer under another question.
+            examples: (a question, its answer, or None where a person should take it). None asks the questions of the
+                file itself, each twice: as if its row were not there, and as if no row had its answer, where any
+                answer is wrong.
             precision: the share that has to be right.
 
-        Where no threshold reaches that, it is the highest at which anything is answered.
+        Where no threshold reaches that, it is THRESHOLD.
         """
         if examples is None:
-            asked = [(self.measure(row[0], number), row[1]) for number, row in enumerate(self.rows)]
+            asked = []
+            for number in range(0, len(self.rows), -(-len(self.rows) // MOST_ASKED)):
+                question, answer = self.rows[number]
+                likeness = self.measure(question)
+                asked.append((np.where(np.arange(len(self.rows)) == number, 0, likeness), answer))
+                asked.append((np.where(self.answers == self.answers[number], 0, likeness), None))
         else:
             asked = [(self.measure(question), answer) for question, answer in examples]
         self.threshold = 0.0
@@ -150,7 +157,7 @@ class Faq:
             if match is not None and match.is_sure:
                 tried.append((match.confidence, match.answer == answer))
         tried.sort(reverse=True)
-        self.threshold, right = tried[0][0] if tried else THRESHOLD, 0
+        self.threshold, right = THRESHOLD, 0
         for count, (confidence, is_right) in enumerate(tried, start=1):
             right += is_right
             is_last = count == len(tried) or tried[count][0] < confidence  # of those with the same confidence

@@ -134,6 +134,6 @@ def say_kind(fact: Fact) -> str:
     """The answer to "Is it a function or a class?".
 
     >>> say_kind(Fact("math.sqrt", "function", "", "", ""))
-    'math.sqrt is a function.'
+    'It is a function.'
     """
-    return f"{fact.name} is a {fact.kind}."
+    return f"It is a {fact.kind}."
