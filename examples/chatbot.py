@@ -45,14 +45,15 @@ def build_bots():
     from tf_llm.apps.chatbot.dialogues import read_dialogues
     from tf_llm.apps.chatbot.fact_search import FactSearch
     from tf_llm.apps.chatbot.faq import Faq
-    from tf_llm.apps.chatbot.online import OnlineLearner
-    from tf_llm.apps.chatbot.training import teach_dialogues, teach_documentation
 
-    drawn = {"seed": SEED.value, "temperature": TEMPERATURE.value}
     if FAQ.value:
         faq = Faq.open(FAQ.value)
         faq.choose_threshold()
         return lambda: Chatbot(faq=faq), None
+    from tf_llm.apps.chatbot.online import OnlineLearner
+    from tf_llm.apps.chatbot.training import teach_dialogues, teach_documentation
+
+    drawn = {"seed": SEED.value, "temperature": TEMPERATURE.value}
     if DIALOGUES.value:
         start = tf_llm.from_pretrained(MODEL.value) if MODEL.value else None
         generate = teach_dialogues(read_dialogues(DIALOGUES.value), WORKDIR.value, start, STEPS.value)
