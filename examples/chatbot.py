@@ -57,7 +57,7 @@ def build_bots():
         faq.choose_threshold()
         return lambda: Chatbot(faq=faq), None
     from tf_llm.apps.chatbot.online import OnlineLearner
-    from tf_llm.apps.chatbot.training import load_start, teach_dialogues, teach_documentation
+    from tf_llm.apps.chatbot.training import MEMORY, load_start, teach_dialogues, teach_documentation
 
     drawn = {"seed": SEED.value, "temperature": TEMPERATURE.value}
     if DIALOGUES.value:
@@ -67,7 +67,7 @@ def build_bots():
     generate, taught, others = teach_documentation(WORKDIR.value, steps=STEPS.value)
     learner = OnlineLearner(generate) if LEARN.value else None
     pages = {"retrieve": FactSearch([*taught, *others]), "looks_up": PAGES.value}
-    return lambda: Chatbot(generate, learn=learner and learner.read_pair, **pages, **drawn), learner
+    return lambda: Chatbot(generate, memory=MEMORY, learn=learner and learner.read_pair, **pages, **drawn), learner
 
 
 def main():

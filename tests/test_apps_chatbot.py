@@ -114,6 +114,17 @@ def test_a_notice_is_seen_when_turns_fall_out_and_when_a_question_is_too_long(ge
     assert notice.text == "This is longer than the model can read, by 11 tokens."
 
 
+def test_no_more_is_remembered_than_the_model_was_taught_with(generate):
+    bot = Chatbot(generate, memory=1)
+    bot.turns = [chatbot.Turn("a", "b"), chatbot.Turn("c", "d"), chatbot.Turn("e")]
+    packed = bot.pack()
+    assert packed.prompt == build_prompt([("user", "c"), ("assistant", "d"), ("user", "e")])[0] and packed.dropped == 2
+    bot.memory = 0
+    assert bot.pack().prompt == "e" and bot.pack().dropped == 4
+    bot.memory = None
+    assert bot.pack().prompt.startswith("user: a\n") and bot.pack().dropped == 0
+
+
 def test_an_answer_is_stopped_where_it_is(generate):
     bot = Chatbot(generate)
     whole = generate("abc")

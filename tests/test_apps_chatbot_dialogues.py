@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from tf_llm.apps.chatbot import dialogues, fact_search, facts, faq, phrasings, words
-from tf_llm.apps.chatbot.chatbot import Chatbot
+from tf_llm.apps.chatbot.chatbot import Chatbot, Turn
 from tf_llm.apps.chatbot.dialogues import Message, make_pairs, parse_messages, read_dialogues
 from tf_llm.apps.chatbot.fact_search import FactSearch
 from tf_llm.apps.chatbot.facts import Fact, summarise
 from tf_llm.apps.chatbot.faq import Faq
 from tf_llm.apps.chatbot.phrasings import HELD_OUT, TRAINED, make_lessons, phrase_often
+from tf_llm.apps.chatbot.training import MEMORY
 from tf_llm.contracts import UserError
 from tf_llm.crawl.self_crawl import list_modules
 
@@ -105,25 +106,23 @@ def test_held_out_templates_are_never_taught():
 
 
 def test_lessons_are_asked_in_the_form_in_which_the_bot_asks():
-    """A question behind another one: the same prompt from the lessons and from a conversation."""
+    """Questions behind others: each lesson's prompt is what a bot would make of the same turns."""
     taught = [Fact(name, "function", f"Do {name} well.", "", "") for name in ("a.b", "c.d")]
-    lessons = dict(make_lessons(taught, 8))
-    prompt = next(prompt for prompt in lessons if prompt.count("user: ") == 2)
-    first, second = (part.partition("\nassistant:")[0] for part in prompt.split("user: ")[1:])
-
-    class Recorder:
-        source_length, config = 1000, None
-
-        class tokenizer:  # noqa: N801
-            encode = staticmethod(list)
-
-    bot = Chatbot(Recorder())
-    from tf_llm.apps.chatbot.chatbot import Turn
-
-    answered = next(fact for fact in taught if fact.name in first)
-    bot.turns = [Turn(first, answered.summary), Turn(second)]
-    assert bot.pack().prompt == prompt
-    assert sum(answer == "It is a function." for answer in lessons.values()) == 2
+    lessons = list(make_lessons(taught, 16))
+    bot = Chatbot(
+        types.SimpleNamespace(source_length=10_000, config=None, tokenizer=types.SimpleNamespace(encode=list))
+    )
+    seen = Counter()
+    for prompt, answer in lessons:
+        turns = [part.split("\nassistant:") for part in prompt.split("user: ")[1:]]
+        bot.turns = [Turn(asked, said.strip()) for asked, said in turns] or [Turn(prompt)]
+        assert bot.pack().prompt == prompt and len(turns) <= MEMORY + 1
+        if answer.startswith("Do"):  # the answer is that of the name that is asked for, or that was spoken of last
+            names = [name for name in ("a.b", "c.d") if name in bot.turns[-1].question]
+            assert answer == (f"Do {names[0]} well." if names else bot.turns[-2].answer)
+        seen[len(bot.turns), answer.startswith("Do")] += 1
+    assert seen[1, True] == 2 * (16 + 8) and seen[2, True] and seen[3, True]
+    assert seen[2, False] + seen[3, False] == 2
 
 
 # === Looking up ===

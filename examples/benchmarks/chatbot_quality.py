@@ -5,13 +5,15 @@
 
 A bot is taught the standard library's summary lines as examples/chatbot.py does it (some 2,200 names), and then asked.
 An answer is right that is the summary, character by character. Asked is in templates that it was taught with, in
-templates that it never saw (apps/chatbot/phrasings.py), in these as the second question of a conversation, and what
-"it" was in the first. Beside it stands the nearest question: of all questions that the bot was taught with, the one
-with the largest cosine of TF-IDF vectors (words and dotted names), and its answer. That baseline keeps all it was
-taught, is shown the last question of a conversation alone, and cannot answer what was not taught. Nor can the bot, as
-the names show that were held out, until it may look them up. Then an answer is right whose address is that of the
-name's own entry. Names are rare words, so that the nearest question hardly ever errs: what a model that memorises adds
-is that it goes by what was said before, and holds all of it in its weights.
+templates that it never saw (apps/chatbot/phrasings.py), in others that it never saw behind one or two questions, and
+of what kind the thing is that the question before was about.
+
+Beside it stands the nearest question: of all questions that the bot was taught with, the one with the largest cosine of
+TF-IDF vectors (words and dotted names), and its answer. That baseline is shown the last question of a conversation
+alone. Names are rare words, so that it hardly ever errs, at the price of keeping all questions; a model that memorises
+goes by what was said before, and has everything in its weights. Neither can answer what was not taught, as the names
+show that were held out, until the bot may look them up. Then an answer is right whose address is that of the name's
+own entry.
 
 The online language model (article, section 2.3): a model of pages (recipe `best`) is trained on the documentation, and
 reads held-out pages of it in their order, and English web pages where they are (--data), with and without learning on.
@@ -45,7 +47,7 @@ from tf_llm.apps.chatbot.chatbot import SOURCE, Chatbot
 from tf_llm.apps.chatbot.fact_search import FactSearch
 from tf_llm.apps.chatbot.faq import Faq
 from tf_llm.apps.chatbot.online import OnlineLearner
-from tf_llm.apps.chatbot.phrasings import follow, make_lessons, phrase
+from tf_llm.apps.chatbot.phrasings import ask_about, follow, make_lessons, phrase
 from tf_llm.apps.chatbot.training import teach_documentation
 from tf_llm.apps.chatbot.words import WordIndex
 from tf_llm.contracts import Document
@@ -80,18 +82,22 @@ def make_questions(taught, others):
     def ask(templates, facts):
         return [(phrase(phrasings.choose(templates, random), fact.name, random), fact.summary) for fact in facts]
 
+    def talk(fact):
+        return ask_about(fact, random, phrasings.HELD_OUT)
+
     def go_on(fact):
         before = taught[random.integers(len(taught))]
+        kind = [("user", phrasings.KIND[0]), ("assistant", phrasings.say_kind(before))]
         question = phrase(phrasings.choose(phrasings.FOLLOWING_HELD_OUT, random), fact.name, random)
-        return follow(before, question, random, phrasings.HELD_OUT), fact.summary
+        return follow([*talk(before), *kind[: 2 * random.integers(2)]], question), fact.summary
 
     known, unknown = pick(taught, ASKED), pick(others, min(ASKED, len(taught)))
     return {
         "templates it was taught with": ask(phrasings.TRAINED, known),
         "held-out templates": ask(phrasings.HELD_OUT, known),
-        "held-out, as a second question": [go_on(fact) for fact in known],
+        "held-out, in a conversation": [go_on(fact) for fact in known],
         '"Is it a function or a class?"': [
-            (follow(fact, phrasings.KIND[0], random, phrasings.HELD_OUT), phrasings.say_kind(fact)) for fact in known
+            (follow(talk(fact), phrasings.KIND[0]), phrasings.say_kind(fact)) for fact in known
         ],
         "names that were never taught": ask(phrasings.HELD_OUT, unknown),
     }

@@ -70,6 +70,7 @@ class Chatbot:
         system: what the model is told before the conversation.
         config: a `GenerationConfig` that differs from the generator's own.
         seed, temperature: of what is drawn; at 0 the likeliest is said. Both may be changed between turns.
+        memory: questions and answers before the one that is asked that the model sees at most; None is as many as fit.
         looks_up: whether `retrieve` is asked; may be changed between turns.
         reads_passages: whether the model reads what was found, and it is not quoted.
         learn: what is told (prompt, text) of each passage that was quoted, such as `OnlineLearner.read_pair`; or None.
@@ -86,6 +87,7 @@ class Chatbot:
         config=None,
         seed: int = 0,
         temperature: float = 0.0,
+        memory: int | None = None,
         looks_up: bool = True,
         reads_passages: bool = False,
         learn: Callable[[str, str], object] | None = None,
@@ -96,12 +98,8 @@ class Chatbot:
         self.generate, self.retrieve, self.faq = generate, retrieve, faq
         self.system, self.seed, self.temperature = system, seed, temperature
         self.config = config or (generate and generate.config)
-        self.looks_up, self.reads_passages, self.learn, self.build_prompt = (
-            looks_up,
-            reads_passages,
-            learn,
-            build_prompt,
-        )
+        self.looks_up, self.reads_passages, self.learn = looks_up, reads_passages, learn
+        self.memory, self.build_prompt = memory, build_prompt
         self.turns: list[Turn] = []
         self._dropped, self._stream, self._is_stopped = 0, None, False
 
@@ -169,7 +167,7 @@ class Chatbot:
     def _answer_by_model(self, turn, passage):
         packed = self.pack(passage)
         if packed.dropped > self._dropped:
-            yield Event(NOTICE, f"The model no longer sees the first {packed.dropped} messages: there is no room.")
+            yield Event(NOTICE, f"The model no longer sees the first {packed.dropped} messages.")
         self._dropped = packed.dropped
         if packed.excess:
             yield Event(NOTICE, f"This is longer than the model can read, by {packed.excess} tokens.")
@@ -192,12 +190,14 @@ class Chatbot:
     def pack(self, passage: Passage | None = None):
         """What the model would be given for the last turn: a `Packed`."""
         messages = [("system", self.system)] if self.system else []
-        for turn in self.turns[:-1]:
+        hidden = 0 if self.memory is None else max(len(self.turns) - 1 - self.memory, 0)
+        for turn in self.turns[hidden:-1]:
             messages += [("user", turn.question), ("assistant", turn.answer)]
         question = self.turns[-1].question
         messages.append(("user", question if passage is None else f"{passage.text}\n{question}"))
         encode, limit = self.generate.tokenizer.encode, self.generate.source_length - 1  # one is for the end
-        return pack_messages(messages, lambda text: len(encode(text)), limit, self.build_prompt)
+        packed = pack_messages(messages, lambda text: len(encode(text)), limit, self.build_prompt)
+        return packed._replace(dropped=packed.dropped + 2 * hidden)
 
     def _configure(self, turn, stops):
         settings = {"seed": (self.seed + turn.attempts - 1) % 2**63}

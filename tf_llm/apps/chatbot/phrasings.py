@@ -55,6 +55,8 @@ FOLLOWING_HELD_OUT = ("Then what of {name}?", "OK, how about {name}?")
 KIND = ("Is it a function or a class?", "What kind of thing is it?", "What is it, a class or a function?")
 AGAIN = ("Say that again.", "What was that?", "Once more, please.")
 
+KIND_BEFORE, TWO_BEFORE = 0.3, 0.3  # shares: the kind of thing was asked before, two other names were
+
 OPENINGS = ("Hi, ", "Hello. ", "Please: ", "In Python, ", "One question: ")
 OPENED, SMALL, UNSIGNED, CALLED = 0.2, 0.3, 0.3, 0.15  # shares: an opening, no capital, no sign at the end, brackets
 
@@ -99,8 +101,8 @@ def scatter(name: str, words: Sequence[str], random: np.random.Generator) -> str
 def make_lessons(facts: Sequence[Fact], count: int = 16, seed: int = 0) -> Iterator[tuple[str, str]]:
     """Yields the (prompt, answer) pairs that a bot learns facts from, in the form in which `Chatbot` will ask.
 
-    Of each fact: `count` questions, half as many among words by chance, a quarter as many behind the question for
-    another fact, one in which "it" is what was asked before, and one for the same answer again.
+    Of each fact: `count` questions, half as many among words by chance, three eighths behind one or two other questions
+    and their answers, one in which "it" is what was asked before, and one for the same answer again.
     """
     random = np.random.default_rng(seed)
     words = sorted({word for fact in facts for word in fact.summary.lower().split() if word.isalpha()})
@@ -111,18 +113,32 @@ def make_lessons(facts: Sequence[Fact], count: int = 16, seed: int = 0) -> Itera
         ]
         for question in asked:
             yield build_prompt([("user", question)])[0], fact.summary
-        for _ in range(count // 4):
-            before = facts[random.integers(len(facts))]
-            templates = FOLLOWING if random.random() < 0.7 else TRAINED
-            yield follow(before, phrase(choose(templates, random), fact.name, random), random), fact.summary
-        yield follow(fact, choose(KIND, random), random), say_kind(fact)
-        yield follow(fact, choose(AGAIN, random), random), fact.summary
+        for _ in range(3 * count // 8):
+            templates = FOLLOWING if random.random() < 0.6 else TRAINED
+            question = phrase(choose(templates, random), fact.name, random)
+            yield follow(talk_of(facts, random), question), fact.summary
+        before = talk_of(facts, random)[: 2 * random.integers(2)]  # nothing, or another question and its answer
+        yield follow([*before, *ask_about(fact, random)], choose(KIND, random)), say_kind(fact)
+        yield follow([*before, *ask_about(fact, random)], choose(AGAIN, random)), fact.summary
 
 
-def follow(before: Fact, question: str, random: np.random.Generator, templates: Sequence[str] = TRAINED) -> str:
-    """The prompt of a question behind that for the fact `before`, which was answered."""
-    asked = phrase(choose(templates, random), before.name, random)
-    return build_prompt([("user", asked), ("assistant", before.summary), ("user", question)])[0]
+def talk_of(facts: Sequence[Fact], random: np.random.Generator) -> list[tuple[str, str]]:
+    """One or two questions and their answers: about facts by chance, or about one and what kind of thing it is."""
+    fact, other, kind = facts[random.integers(len(facts))], facts[random.integers(len(facts))], random.random()
+    messages = ask_about(fact, random)
+    if kind < KIND_BEFORE:
+        return [*messages, ("user", choose(KIND, random)), ("assistant", say_kind(fact))]
+    return messages + ask_about(other, random) if kind < KIND_BEFORE + TWO_BEFORE else messages
+
+
+def ask_about(fact: Fact, random: np.random.Generator, templates: Sequence[str] = TRAINED) -> list[tuple[str, str]]:
+    """A question about a fact and its answer, as messages."""
+    return [("user", phrase(choose(templates, random), fact.name, random)), ("assistant", fact.summary)]
+
+
+def follow(before: Sequence[tuple[str, str]], question: str) -> str:
+    """The prompt of a question behind other messages."""
+    return build_prompt([*before, ("user", question)])[0]
 
 
 def choose(templates: Sequence[str], random: np.random.Generator) -> str:

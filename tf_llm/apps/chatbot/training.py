@@ -41,6 +41,7 @@ FACTS, DATA, SUMMARY = "facts.jsonl", "data", "summary.json"
 UNSEEN = 400  # facts that are never taught, only looked up: what shows whether retrieval finds new names
 PIECES = 4_000
 SOURCE_LENGTH, TARGET_LENGTH = 96, 64
+MEMORY = 2  # questions and answers before the one that is asked, with which the documentation is taught
 STEPS = 1_200
 VALIDATION, LEAST_VALIDATION = 0.01, 10  # of the prompts that are held out: a share, but about so many at least
 
@@ -198,6 +199,8 @@ def teach_documentation(workdir, packages=PACKAGES, taught=0, unseen=UNSEEN, les
     pairs = list(make_lessons(learned, lessons))
     tokenizer = build_tokenizer([*pairs[:: max(lessons // 4, 1)], *((fact.name, fact.summary) for fact in learned)])
     run = configure(tokenizer, **settings)
+    # A longer prompt would lose its end, which is the question. Where the bot is asked, it loses its beginning.
+    pairs = [pair for pair in pairs if len(tokenizer.encode(pair[0])) < run.model.source_length]
     workdir.mkdir(parents=True, exist_ok=True)
     write_facts(learned, others, workdir / FACTS)
     return teach(pairs, tokenizer, run, workdir), learned, others
