@@ -19,8 +19,6 @@ class Automaton:
 
     Args:
         edges: (state, token, next state) each. In a state that no edge leaves, the text ends.
-        like: another `Automaton`. The table of this one is at least as large as its, so that a graph that was made for
-            the larger of the two fits both.
 
     Raises:
         ValueError: two edges of a state have the same token and lead to different states.
@@ -31,7 +29,7 @@ class Automaton:
     >>> any_number = Automaton([(0, 3, 0), (0, 4, 0), (0, END_ID, 0)])  # as many 3s and 4s as there may be
     """
 
-    def __init__(self, edges, like=None):
+    def __init__(self, edges):
         self.edges = {0: {}}  # state -> {token: next state}
         for state, token, following in edges:
             if self.edges.setdefault(state, {}).setdefault(token, following) != following:
@@ -41,7 +39,6 @@ class Automaton:
                 )
             self.edges.setdefault(following, {})
         self.numbers = {state: number for number, state in enumerate(self.edges)}  # rows of the tables; 0 is first
-        self._like, self._table = like, None
 
     @classmethod
     def from_sequences(cls, sequences):
@@ -71,23 +68,15 @@ class Automaton:
         and F are powers of two, for which some edges at the end belong to no state, so that a graph made for one
         automaton fits many others. "nowhere" int32 [] is the number of that last state.
         """
-        if self._table is None:
-            self._table = self._make_table()
-        return self._table
-
-    def _make_table(self):
-        least, widest = self._like.table() if self._like else ({"starts": (), "tokens": ()}, 1)
         counts = [len(edges) for edges in self.edges.values()]
         starts = np.cumsum([0, *counts, 0])
-        size = max(_next_power(sum(counts)), len(least["tokens"]))
-        tokens, nexts = (np.full(size, -1, "int32") for _ in range(2))
+        tokens, nexts = (np.full(_next_power(sum(counts)), -1, "int32") for _ in range(2))
         flat = [(token, self.numbers[state]) for edges in self.edges.values() for token, state in edges.items()]
         if flat:
             tokens[: len(flat)], nexts[: len(flat)] = np.array(flat, "int32").T
-        size = max(_next_power(len(starts)), len(least["starts"]))
-        starts = np.pad(starts, (0, size - len(starts)), mode="edge")
+        starts = np.pad(starts, (0, _next_power(len(starts)) - len(starts)), mode="edge")
         table = {"starts": starts.astype("int32"), "tokens": tokens, "nexts": nexts}
-        return table | {"nowhere": np.int32(len(counts))}, max(_next_power(max(counts)), widest)
+        return table | {"nowhere": np.int32(len(counts))}, _next_power(max(counts))
 
     def place(self, ids):
         """The row of the table for the state in which these tokens end."""

@@ -1,41 +1,36 @@
 """Which tokens a call may have, as an automaton: whatever a model says under it is a call.
 
-    call = name {slot first last} END_ID
+    call = name {tag}         a tag for each word, of the slots that the tool has; I behind B or I of its slot alone
+         | name END_ID        of a tool without slots
 
-`first` and `last` are places of words in what was said (call_tokens.py). A slot's words stand behind those of the slot
-before, so that none is taken twice, and a call ends at the latest when the words do. Which slots there are, the name
-decides.
+There is no end to the tags: who asks for a call knows how many words there are, and asks for as many tokens.
 """
 
+from tf_llm.apps.assistant.call_tokens import BEGIN, INSIDE, OUTSIDE
 from tf_llm.contracts import END_ID
 from tf_llm.decoding.constraints import Automaton
 
 
-def build_call_automaton(tokenizer, num_words, like=None):
-    """The automaton of all calls that something with so many words can mean.
+def build_call_automaton(tokenizer):
+    """The automaton of all calls of a `CallTokenizer`.
 
-    Args:
-        tokenizer: a `CallTokenizer`; its tools and ids.
-        num_words: of what was said, at most `tokenizer.places`.
-        like: see `Automaton`.
-
-    >>> tokenizer = CallTokenizer(["play", "abba"], {"stop": (), "play": ("artist",)}, places=8)  # doctest: +SKIP
-    >>> automaton = build_call_automaton(tokenizer, num_words=2)                                  # doctest: +SKIP
-    >>> name, slot, place = tokenizer.name_ids["play"], tokenizer.slot_ids["artist"], tokenizer.first_place
-    >>> automaton.walk([name, slot, place + 1, place + 1, END_ID])                                # doctest: +SKIP
-    'the end'
-    >>> automaton.walk([name, slot, place + 1, place]) is None  # its last word before its first  # doctest: +SKIP
+    >>> from tf_llm.apps.assistant.call_tokens import CallTokenizer
+    >>> tokenizer = CallTokenizer([], {"play": ("artist",), "stop": ()}, places=8)
+    >>> automaton, play, tags = build_call_automaton(tokenizer), tokenizer.name_ids["play"], tokenizer.tag_ids
+    >>> automaton.walk([play, tags["O",], tags["B", "artist"], tags["I", "artist"]])
+    ('play', 'artist')
+    >>> automaton.walk([play, tags["O",], tags["I", "artist"]]) is None  # inside of nothing
     True
     """
-    places = [tokenizer.first_place + place for place in range(num_words)]
-    edges = []
+    edges, tags = [], tokenizer.tag_ids
     for name, slots in tokenizer.tools.items():
-        edges.append((0, tokenizer.name_ids[name], (name, 0)))
-        for free in range(num_words + 1):  # the first word that no slot has yet
-            edges.append(((name, free), END_ID, "the end"))
-            if free == num_words or not slots:
-                break
-            edges += [((name, free), tokenizer.slot_ids[slot], (name, free, "first")) for slot in slots]
-            edges += [((name, free, "first"), places[first], (name, first, "last")) for first in range(free, num_words)]
-            edges += [((name, free, "last"), places[last], (name, last + 1)) for last in range(free, num_words)]
-    return Automaton(edges, like)
+        edges.append((0, tokenizer.name_ids[name], (name, None)))
+        if not slots:
+            edges.append(((name, None), END_ID, "end"))
+            continue
+        for slot in (None, *slots):  # to which the word before belongs
+            edges.append(((name, slot), tags[OUTSIDE], (name, None)))
+            edges += [((name, slot), tags[BEGIN, other], (name, other)) for other in slots]
+            if slot is not None:
+                edges.append(((name, slot), tags[INSIDE, slot], (name, slot)))
+    return Automaton(edges)

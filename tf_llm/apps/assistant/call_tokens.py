@@ -1,16 +1,14 @@
 """Token ids of what is said to an assistant, and of the call that it means.
 
-A call takes its words from what was said, so the model never spells them: it points at them. For each slot it says the
-place of the first word and that of the last one ("pointers": Rongali et al. 2020, https://arxiv.org/abs/2001.11458).
-What stands between is copied as it was written, words among them that the vocabulary has never seen.
+A call takes its words from what was said, so the model never spells them. It says the name of the tool, and then what
+each word is: the first of a slot, a further one of it, or none of a slot (tags B, I and O: Ramshaw and Marcus 1995,
+https://aclanthology.org/W95-0107). What a slot covers is copied as it was written, words among it that the vocabulary
+has never seen. A tool without slots has no tags.
 
-    said    remind me to water the ferns at six
-    place        0  1  2     3   4     5  6   7
-    call    set_reminder text 3 5 time 7 7
+    said                remind me to water  the    ferns  at six
+    call  set_reminder  O      O  O  B-text I-text I-text O  B-time
 
-The ids: special tokens, words, names of tools, slots, places.
-
-Glossary: S source length.
+The ids: special tokens, words, names of tools, tags.
 """
 
 import json
@@ -27,6 +25,7 @@ from tf_llm.files import write_atomically
 UNSPACED = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:[.:,'’/-][^\W{UNSPACED}]+)*|[^\w\s]")
 DIGIT = re.compile(r"\d")
+BEGIN, INSIDE, OUTSIDE = "B", "I", ("O",)
 
 
 def find_words(text):
@@ -54,7 +53,7 @@ class CallTokenizer:
     Args:
         words: the vocabulary, words by their shape; one that is not in it is UNKNOWN_ID.
         tools: {name: its slots}.
-        places: words that a text may have; what follows is not read.
+        places: words that a request may have.
 
     Raises:
         ValueError: there are no tools.
@@ -67,14 +66,15 @@ class CallTokenizer:
             raise ValueError("tools are expected to be at least one. Received: none")
         self.words, self.places = list(words), places
         self.tools = {name: tuple(slots) for name, slots in sorted(tools.items())}
-        self.slots = sorted({slot for slots in self.tools.values() for slot in slots})
+        slots = sorted({slot for slots in self.tools.values() for slot in slots})
+        tags = [OUTSIDE, *((part, slot) for slot in slots for part in (BEGIN, INSIDE))]
         self.word_ids = {word: id for id, word in enumerate(self.words, len(SPECIAL_TOKENS))}
         first_name = len(SPECIAL_TOKENS) + len(self.words)
         self.name_ids = {name: id for id, name in enumerate(self.tools, first_name)}
-        self.slot_ids = {slot: id for id, slot in enumerate(self.slots, first_name + len(self.tools))}
-        self.first_place = first_name + len(self.tools) + len(self.slots)
-        self.vocabulary_size = self.first_place + places
-        self._labels = [*SPECIAL_TOKENS, *self.words, *self.tools, *self.slots, *map(str, range(places))]
+        self.tag_ids = {tag: id for id, tag in enumerate(tags, first_name + len(self.tools))}
+        self.vocabulary_size = first_name + len(self.tools) + len(tags)
+        self._names = {id: name for name, id in self.name_ids.items()}
+        self._tags = {id: tag for tag, id in self.tag_ids.items()}
 
     @classmethod
     def from_utterances(cls, utterances, places=63, least_count=2):
@@ -95,45 +95,51 @@ class CallTokenizer:
         return [self.word_ids.get(shape_word(text[begin:end]), UNKNOWN_ID) for begin, end in spans]
 
     def decode(self, ids):
-        """What ids stand for, one space apart: a text in its shape, or a call with places for words."""
-        return " ".join(self._labels[id] for id in ids if id not in (PAD_ID, END_ID))
+        """What ids stand for, one space apart: words in their shape, or a call with its tags."""
+        labels = [*SPECIAL_TOKENS, *self.words, *self.tools, *map("-".join, self.tag_ids)]
+        return " ".join(labels[id] for id in ids if id not in (PAD_ID, END_ID))
 
     # === Calls ===
 
     def encode_call(self, utterance):
         """The ids of the call that an utterance means, without END_ID, or None where a slot is not made of whole words.
 
+        >>> from tf_llm.apps.assistant.calls import Utterance
         >>> tokenizer = CallTokenizer(["play"], {"play": ("artist",)}, places=8)
-        >>> said = Utterance("play", (("play ", None), ("New Order", "artist")))  # doctest: +SKIP
-        >>> tokenizer.decode(tokenizer.encode_call(said))                         # doctest: +SKIP
-        'play artist 1 2'
+        >>> said = Utterance("play", (("play ", None), ("New Order", "artist")))
+        >>> tokenizer.decode(tokenizer.encode_call(said))
+        'play O B-artist I-artist'
         """
-        spans, end, ids = find_words(utterance.text), 0, [self.name_ids[utterance.name]]
-        begins, ends = ({span[side]: place for place, span in enumerate(spans)} for side in (0, 1))
+        words, name = find_words(utterance.text), self.name_ids[utterance.name]
+        if len(words) > self.places:
+            return None
+        if not self.tools[utterance.name]:
+            return [name]
+        tags, end = [OUTSIDE] * len(words), 0
+        begins, ends = ({span[side]: place for place, span in enumerate(words)} for side in (0, 1))
         for text, slot in utterance.chunks:
             begin, end = end, end + len(text)
             if slot is None:
                 continue
-            first, last = begins.get(begin), ends.get(end)
-            if first is None or last is None or last >= self.places:
+            if begin not in begins or end not in ends:
                 return None
-            ids += [self.slot_ids[slot], self.first_place + first, self.first_place + last]
-        return ids
+            first, last = begins[begin], ends[end]
+            tags[first : last + 1] = [(BEGIN, slot), *[(INSIDE, slot)] * (last - first)]
+        return [name, *(self.tag_ids[tag] for tag in tags)]
 
     def decode_call(self, ids, text):
-        """The call that ids denote of a text, None for OUT_OF_SCOPE. They obey the grammar (call_grammar.py).
-
-        A last slot that was cut off is left out.
-        """
-        spans, ids = find_words(text), [int(id) for id in ids if id not in (PAD_ID, END_ID)]
-        name = self._labels[ids[0]]
-        if name == OUT_OF_SCOPE:
+        """The call that ids denote of a text, None for OUT_OF_SCOPE. They obey the grammar (call_grammar.py)."""
+        name, *tags = [id for id in ids if id not in (PAD_ID, END_ID)]
+        if self._names[name] == OUT_OF_SCOPE:
             return None
-        arguments = []
-        for slot, first, last in zip(*[iter(ids[1:])] * 3, strict=False):
-            begin, end = spans[first - self.first_place][0], spans[last - self.first_place][1]
-            arguments.append((self._labels[slot], text[begin:end]))
-        return Call(name, tuple(arguments))
+        found = []  # [slot, begin, end] each, in characters
+        for (begin, end), tag in zip(find_words(text), tags, strict=False):
+            part, *slot = self._tags[tag]
+            if part == BEGIN:
+                found.append([*slot, begin, end])
+            elif part == INSIDE:
+                found[-1][2] = end
+        return Call(self._names[name], tuple((slot, text[begin:end]) for slot, begin, end in found))
 
     # === The file ===
 

@@ -7,7 +7,7 @@ A few thousand requests are few. Two changes make more of them, and neither chan
   https://aclanthology.org/Q16-1023): that of a chance a / (a + its count). So the model learns to go by what stands
   around words that it has never seen.
 
-Batch n is a pure function of (seed, n), as in data/pipeline.py. Requests are short: several share a row (data/pairs.py).
+Batch n is a pure function of (seed, n), as in data/pipeline.py. Requests are short, so several share a row.
 
 Glossary: B rows of a batch, S source length, T target length.
 """

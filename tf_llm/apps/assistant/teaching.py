@@ -106,7 +106,7 @@ def plan_model(tokenizer, config):
     return ModelConfig(
         vocabulary_size=tokenizer.vocabulary_size,
         source_length=config.places + 1,
-        target_length=config.places + 1,
+        target_length=config.places + 2,  # the name, a tag for each word, the end
         num_layers=config.num_layers,
         num_decoder_layers=config.num_decoder_layers,
         d_model=config.d_model,

@@ -1,6 +1,6 @@
 """What a request means: the encoder–decoder reads it and says a call, under a grammar that admits nothing else.
 
-    text -> ids -> encoder -> decoder, constrained -> name, slots and places -> `Call`, its words copied from the text
+    text -> ids -> encoder -> decoder, constrained -> name and tags -> `Call`, its words copied from the text
 
 `teaching.train_understanding` makes one from utterances, `load_understanding` finds it again. A folder has
 tokenizer.json and checkpoints/, as that of any run, and understanding.json: the shape of the model, and below which
@@ -40,8 +40,7 @@ class Understanding:
     def __init__(self, model, tokenizer, threshold=0.0):
         self.model, self.tokenizer, self.threshold = model, tokenizer, threshold
         self._generate = Generator(model, tokenizer, frame="request")
-        # By the number of words. All have tables of the largest one's size, so that they share a graph.
-        self._automata = {tokenizer.places: build_call_automaton(tokenizer, tokenizer.places)}
+        self._grammar = build_call_automaton(tokenizer)
 
     def __call__(self, text):
         """An `Understood`: the call, or None where the request is out of scope, and how sure the model is.
@@ -60,8 +59,8 @@ class Understanding:
         for count, indices in by_length.items():
             completions = self._generate.complete(
                 [texts[index] for index in indices],
-                constraint=self._build_automaton(count),
-                max_new_tokens=self._generate.target_length,
+                constraint=self._grammar,
+                max_new_tokens=count + 1,  # the name and a tag for each word
                 log_probabilities=True,
             )
             for index, completion in zip(indices, completions, strict=True):
@@ -69,12 +68,6 @@ class Understanding:
                 call = self.tokenizer.decode_call(completion.ids, texts[index])
                 understood[index] = Understood(call if confidence >= self.threshold else None, confidence)
         return understood
-
-    def _build_automaton(self, num_words):
-        if num_words not in self._automata:
-            largest = self._automata[self.tokenizer.places]
-            self._automata[num_words] = build_call_automaton(self.tokenizer, num_words, like=largest)
-        return self._automata[num_words]
 
 
 def load_understanding(folder):
