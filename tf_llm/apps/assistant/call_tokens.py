@@ -8,7 +8,8 @@ has never seen. A tool without slots has no tags.
     said                remind me to water  the    ferns  at six
     call  set_reminder  O      O  O  B-text I-text I-text O  B-time
 
-The ids: special tokens, words, names of tools, tags.
+Both sides have ids of their own behind the special tokens: words here, names of tools and tags there. So the decoder
+chooses among a hundred ids and not among ten thousand.
 """
 
 import json
@@ -48,7 +49,9 @@ def shape_word(word):
 
 
 class CallTokenizer:
-    """What `Generator` asks of a tokenizer, and targets for training. Text and call share one table of ids.
+    """What `Generator` asks of a tokenizer, and targets for training.
+
+    `vocabulary_size` is how many ids a call may have, `source_vocabulary_size` how many a request may have.
 
     Args:
         words: the vocabulary, words by their shape; one that is not in it is UNKNOWN_ID.
@@ -69,10 +72,10 @@ class CallTokenizer:
         slots = sorted({slot for slots in self.tools.values() for slot in slots})
         tags = [OUTSIDE, *((part, slot) for slot in slots for part in (BEGIN, INSIDE))]
         self.word_ids = {word: id for id, word in enumerate(self.words, len(SPECIAL_TOKENS))}
-        first_name = len(SPECIAL_TOKENS) + len(self.words)
-        self.name_ids = {name: id for id, name in enumerate(self.tools, first_name)}
-        self.tag_ids = {tag: id for id, tag in enumerate(tags, first_name + len(self.tools))}
-        self.vocabulary_size = first_name + len(self.tools) + len(tags)
+        self.source_vocabulary_size = len(SPECIAL_TOKENS) + len(self.words)
+        self.name_ids = {name: id for id, name in enumerate(self.tools, len(SPECIAL_TOKENS))}
+        self.tag_ids = {tag: id for id, tag in enumerate(tags, len(SPECIAL_TOKENS) + len(self.tools))}
+        self.vocabulary_size = len(SPECIAL_TOKENS) + len(self.tools) + len(tags)
         self._names = {id: name for name, id in self.name_ids.items()}
         self._tags = {id: tag for tag, id in self.tag_ids.items()}
 
@@ -95,8 +98,8 @@ class CallTokenizer:
         return [self.word_ids.get(shape_word(text[begin:end]), UNKNOWN_ID) for begin, end in spans]
 
     def decode(self, ids):
-        """What ids stand for, one space apart: words in their shape, or a call with its tags."""
-        labels = [*SPECIAL_TOKENS, *self.words, *self.tools, *map("-".join, self.tag_ids)]
+        """What the ids of a call stand for, one space apart."""
+        labels = [*SPECIAL_TOKENS, *self.tools, *map("-".join, self.tag_ids)]
         return " ".join(labels[id] for id in ids if id not in (PAD_ID, END_ID))
 
     # === Calls ===

@@ -50,7 +50,7 @@ class Lessons:
                 if slot is not None:
                     self.values[slot].append(text)
         self.target_tokens = sum(len(tokenizer.encode_call(utterance)) + 1 for utterance in self.utterances)
-        self.chances = np.zeros(tokenizer.vocabulary_size)  # of each word to be hidden
+        self.chances = np.zeros(tokenizer.source_vocabulary_size)  # of each word to be hidden
         for id, count in counts.items():
             self.chances[id] = config.unknown / (config.unknown + count)
         self._epoch, self._order = None, None

@@ -104,7 +104,9 @@ def plan_model(tokenizer, config):
     """The `ModelConfig` for a vocabulary: a small one of today's form, several requests to a row."""
     dropouts = ("embedding_dropout", "residual_dropout", "feed_forward_dropout")
     return ModelConfig(
-        vocabulary_size=tokenizer.vocabulary_size,
+        vocabulary_size=tokenizer.source_vocabulary_size,
+        target_vocabulary_size=tokenizer.vocabulary_size,
+        embeddings="none",
         source_length=config.places + 1,
         target_length=config.places + 2,  # the name, a tag for each word, the end
         num_layers=config.num_layers,
@@ -118,7 +120,6 @@ def plan_model(tokenizer, config):
         input_norm="none",
         activation="swiglu",
         feed_forward_bias=False,
-        embedding_scale=True,
         output_l2=0.0,
         packed=True,
         **dict.fromkeys(dropouts, config.dropout),
