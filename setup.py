@@ -75,7 +75,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["tf_llm", "tf_llm.*"]),
-    package_data={"tf_llm": ["*.txt", "prepare/*.css", "text/*.txt"]},
+    package_data={"tf_llm": ["*.txt", "apps/assistant/grammar/*.txt", "prepare/*.css", "text/*.txt"]},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     classifiers=[
