@@ -136,7 +136,7 @@ def test_what_is_no_sum_is_refused(text, expected):
 def test_any_text_gives_a_number_or_a_typed_error_soon():
     """A small version of examples/benchmarks/assistant_is_safe.py."""
     draw, numbers = random.Random(1), 0
-    for _ in range(3000):
+    for _ in range(1500):
         text, start = make_nonsense(draw), time.process_time()
         try:
             value = calculate(text)
@@ -147,7 +147,7 @@ def test_any_text_gives_a_number_or_a_typed_error_soon():
             assert isinstance(value, Fraction) or math.isfinite(value)
             assert len(format_number(value)) < 40
         assert time.process_time() - start < 0.05, text
-    assert numbers > 100
+    assert numbers > 200
 
 
 def test_numbers_are_written_for_people():

@@ -63,22 +63,23 @@ def read_number(words, place=0):
     if place < len(words) and DIGITS.fullmatch(words[place]):
         if len(words[place]) > LONGEST:
             return None
-        value, place = Fraction(words[place].replace(",", "")), place + 1
-        while place < len(words) and words[place] in LARGE:
-            value, place = value * LARGE[words[place]], place + 1
+        whole = Fraction(words[place].replace(",", "")), place + 1
     else:
         whole = _read_whole(words, place)
         if whole is None and words[place : place + 1] != ["point"]:
             return None
-        value, place = whole or (Fraction(0), place)
-        if words[place : place + 1] == ["point"]:
-            decimals, behind = "", place + 1
-            while behind < len(words) and (words[behind] in ONES[:10] or re.fullmatch("[0-9]", words[behind])):
-                decimals += str(SMALL.get(words[behind], words[behind]))
-                behind += 1
-            if not decimals or len(decimals) > LONGEST:
-                return (value, place) if whole else None
+    value, place = whole or (Fraction(0), place)
+    if words[place : place + 1] == ["point"]:
+        decimals, behind = "", place + 1
+        while behind < len(words) and (words[behind] in ONES[:10] or re.fullmatch("[0-9]", words[behind])):
+            decimals += str(SMALL.get(words[behind], words[behind]))
+            behind += 1
+        if decimals and len(decimals) <= LONGEST and value.denominator == 1:
             value, place = value + Fraction(f"0.{decimals}"), behind
+        elif whole is None:
+            return None
+    while place < len(words) and words[place] in LARGE:
+        value, place = value * LARGE[words[place]], place + 1
     if words[place : place + 2] == ["and", "a"] and words[place + 2 : place + 3] in (["half"], ["quarter"], ["third"]):
         value, place = value + PARTS[words[place + 2]], place + 3
     return value, place
