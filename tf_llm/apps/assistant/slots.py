@@ -25,7 +25,7 @@ Duration = datetime.timedelta
 LONGEST = 2000  # characters of a text
 COLORS = """
 aqua azure beige black blue brown coral crimson cyan fuchsia gold gray green indigo ivory khaki lavender lime magenta
-maroon mint navy olive orange orchid pink plum purple red salmon silver tan teal tomato turquoise violet white yellow
+maroon navy olive orange orchid pink plum purple red salmon silver tan teal tomato turquoise violet white yellow
 """
 WHITES = {
     "warm white": "antiquewhite",
@@ -77,7 +77,11 @@ class SlotType(NamedTuple):
 
 
 def read_text(text, now):
-    """The words, which have to be some."""
+    """The words, which have to be some, and such as a file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SlotError(f"a text is expected to have whole characters. Received: {text[:100]!a}") from None
     if not 0 < len(text.strip()) <= LONGEST:
         raise SlotError(f"a text is expected to have 1 to {LONGEST} characters. Received: {len(text.strip())}")
     return text.strip()

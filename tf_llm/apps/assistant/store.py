@@ -15,10 +15,10 @@ from tf_llm.contracts import UserError
 
 VERSION = 1
 TABLES = """
-CREATE TABLE reminders (id INTEGER PRIMARY KEY, text TEXT NOT NULL, time TEXT NOT NULL, told INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE todos (id INTEGER PRIMARY KEY, text TEXT NOT NULL, list TEXT NOT NULL, done INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE reminders (id INTEGER PRIMARY KEY, text TEXT NOT NULL, time TEXT NOT NULL, told INTEGER DEFAULT 0);
+CREATE TABLE todos (id INTEGER PRIMARY KEY, text TEXT NOT NULL, list TEXT NOT NULL, done INTEGER DEFAULT 0);
 CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL, time TEXT NOT NULL);
-CREATE TABLE timers (id INTEGER PRIMARY KEY, text TEXT NOT NULL, time TEXT NOT NULL, told INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE timers (id INTEGER PRIMARY KEY, text TEXT NOT NULL, time TEXT NOT NULL, told INTEGER DEFAULT 0);
 """
 KINDS = ("reminders", "todos", "notes", "timers")
 SECONDS = 10.0  # to wait for another process that writes
@@ -77,17 +77,22 @@ class Store:
     def _write(self):
         """Inside the `with` block, statements take effect together, at its end, or not at all."""
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection.execute
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise self._refuse(str(error)) from error
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
     def _read(self, statement, *values):
         with self._lock:
-            return self._connection.execute(statement, values).fetchall()
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._refuse(str(error)) from error
 
     def close(self):
         """Lets go of the file."""

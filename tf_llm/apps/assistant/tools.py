@@ -63,13 +63,9 @@ class Task:
 
     def describe(self):
         """What would be done, for the person to check."""
-        shown = (f"{slot}: {SLOT_TYPES[self.tool.slots[slot]].show(value)}" for slot, value in self.values.items())
-        return " ".join(
-            [
-                self.tool.ask or f"{self.tool.name.replace('_', ' ').capitalize()}?",
-                *([f"({'; '.join(shown)})"] * bool(self.values)),
-            ]
-        )
+        question = self.tool.ask or f"{self.tool.name.replace('_', ' ').capitalize()}?"
+        shown = [f"{slot}: {SLOT_TYPES[self.tool.slots[slot]].show(value)}" for slot, value in self.values.items()]
+        return f"{question} ({'; '.join(shown)})" if shown else question
 
 
 def tool(function=None, *, ask=None):
