@@ -6,6 +6,7 @@ Both know two things, in that API's shapes (https://developers.home-assistant.io
     call(domain, service, data)    POST /api/services/light/turn_on {"entity_id": "light.hall"}
 """
 
+import http.client
 import json
 import time
 import urllib.error
@@ -15,7 +16,7 @@ import urllib.request
 from tf_llm.apps.assistant.tools import ToolError
 from tf_llm.contracts import UserError
 
-ROOMS = ("Kitchen", "Living room", "Bedroom", "Bathroom", "Hall", "Office")
+ROOMS = ("Kitchen", "Living room", "Bedroom", "Bathroom", "Hall", "Office", "Study", "Garage")
 ANSWER_BYTES = 16 << 20  # the states of a large house are a few megabytes
 
 
@@ -61,21 +62,25 @@ class HomeAssistant:
             data=None if data is None else json.dumps(data).encode(),
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )
-        deadline, body = time.monotonic() + self._seconds, b""
         try:
-            with self._opener.open(request, timeout=self._seconds) as response:
-                while chunk := response.read1(1 << 16):
-                    body += chunk
-                    if len(body) > ANSWER_BYTES or time.monotonic() > deadline:
-                        raise ToolError("the house is expected to answer briefly and soon. Received: no end of it")
-            return json.loads(body)
+            return json.loads(self._fetch(request))
         except urllib.error.HTTPError as error:
             reason = "the token is not accepted" if error.code == 401 else f"status {error.code}"
             raise ToolError(f"the house at {self._url} does not do it: {reason}") from error
         except OSError as error:  # timeouts and unreachable hosts among them
             raise ToolError(f"the house at {self._url} does not answer: {getattr(error, 'reason', error)}") from error
-        except (ValueError, RecursionError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, http.client.HTTPException) as error:
             raise ToolError("the house is expected to answer in JSON. Received: something else") from error
+
+    def _fetch(self, request):
+        """The body of the answer."""
+        deadline, body = time.monotonic() + self._seconds, b""
+        with self._opener.open(request, timeout=self._seconds) as response:
+            while chunk := response.read1(1 << 16):
+                body += chunk
+                if len(body) > ANSWER_BYTES or time.monotonic() > deadline:
+                    raise ToolError("the house is expected to answer briefly and soon. Received: no end of it")
+        return body
 
 
 class Unredirected(urllib.request.HTTPRedirectHandler):

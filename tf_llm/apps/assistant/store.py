@@ -50,22 +50,26 @@ class Store:
             self._connection = sqlite3.connect(
                 self._path, timeout=SECONDS, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            with self._write() as run:
-                version = run("PRAGMA user_version").fetchone()[0]
-                if version == 0 and not run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    for statement in TABLES.strip().splitlines():
-                        run(statement)
-                    run(f"PRAGMA user_version={VERSION}")
-                    version = VERSION
             damage = self._connection.execute("PRAGMA quick_check").fetchone()[0]
         except (sqlite3.Error, OSError) as error:
             raise self._refuse(str(error)) from error
         if damage != "ok":
             raise self._refuse(damage)
-        if version != VERSION:
-            raise self._refuse(f"version {version} of it, and this program knows {VERSION}")
+        if self._find_version() not in (None, VERSION):
+            raise self._refuse(f"version {self._find_version()} of it, and this program knows {VERSION}")
+        self._read("PRAGMA journal_mode=WAL")
+        self._read("PRAGMA synchronous=FULL")
+        with self._write() as run:
+            if self._find_version() is None:
+                for statement in TABLES.strip().splitlines():
+                    run(statement)
+                run(f"PRAGMA user_version={VERSION}")
+
+    def _find_version(self):
+        """The version of the tables, or None in a new file."""
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        is_new = version == 0 and not self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        return None if is_new else version
 
     def _refuse(self, received):
         return UserError(

@@ -158,9 +158,7 @@ class Toolbox:
         for slot, words in call.arguments:
             if slot not in chosen.slots or slot in values:
                 known = ", ".join(chosen.slots) or "none"
-                raise ToolError(
-                    f"the slots of {call.name} are expected to be of {known}, each once. Received: {slot!r}"
-                )
+                raise ToolError(f"a slot of {call.name} is expected to be one of {known}, once. Received: {slot!r}")
             try:
                 values[slot] = SLOT_TYPES[chosen.slots[slot]].read(words, now)
             except ValueError as error:
