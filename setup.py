@@ -21,6 +21,8 @@ REQUIREMENTS = [
     "tqdm>=4.66",
 ]
 EXTRAS = {
+    # What the assistant reads: dates, calendars and what is repeated in them, units, the zone of this machine.
+    "assistant": ["dateparser>=1.2", "icalendar>=6", "pint>=0.24", "recurring-ical-events>=3.3", "tzlocal>=5"],
     "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
     "cloud": ["fsspec>=2024.2", "gcsfs>=2024.2", "s3fs>=2024.2"],  # files in s3:// and gs://
     "datasets": ["datasets>=4"],  # those of the Hugging Face Hub; since 4 no code of theirs is executed
@@ -75,7 +77,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["tf_llm", "tf_llm.*"]),
-    package_data={"tf_llm": ["*.txt", "prepare/*.css", "text/*.txt"]},
+    package_data={"tf_llm": ["*.txt", "apps/assistant/grammar/*.txt", "prepare/*.css", "text/*.txt"]},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     classifiers=[

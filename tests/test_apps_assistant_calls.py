@@ -72,7 +72,7 @@ def test_damaged_notation_is_read_or_refused():
 
 
 def test_a_name_that_could_not_be_written_is_refused():
-    with pytest.raises(ValueError, match=r"made of letters, digits, _ and \. Received: 'a b'"):
+    with pytest.raises(ValueError, match=r"have letters, digits, _ and \. Received: 'a b'"):
         Call("f", (("a b", "c"),))
 
 

@@ -10,7 +10,7 @@ tool. The notation is what a model writes. It is data: read by the few lines bel
     string   = '"' {any character but '"', "\" and those of a control or a new line | escape} '"'
     escape   = '\"' | "\\" | "\n" | "\r" | "\t" | "\u" and four hexadecimal digits
 
-A name or a slot has letters of ASCII, digits, `_` and `.`, and begins with no digit. Spaces may stand between the parts.
+A name or a slot has letters of ASCII, digits, `_` and `.`, and no digit first. Spaces may stand between the parts.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ class Call:
         for name in (self.name, *(slot for slot, _ in self.arguments)):
             if not NAME.fullmatch(name):
                 raise ValueError(
-                    f"the name of a tool or a slot is expected to be made of letters, digits, _ and . Received: {name!r}"
+                    f"a name of a tool or a slot is expected to have letters, digits, _ and . Received: {name!r}"
                 )
 
     def get(self, slot, default=None):
