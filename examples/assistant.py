@@ -3,8 +3,8 @@
     pip install "tf_llm[assistant]"
     python examples/assistant.py --workdir=runs/assistant
 
-The folder is that of a trained understanding (examples/benchmarks/assistant_quality.py trains one). After the few
-seconds that loading it takes, ask it something. What would change something is done after a yes:
+The first time it learns to understand, about MINUTES minutes on 2 cores, and keeps in the folder what it has learnt;
+interrupted, the same command goes on. Then ask it something. What would change something is done after a yes:
 
     > remind me to water the ferns tomorrow at six
     Set this reminder? (text: water the ferns; time: Tuesday, 1 December 2026, 18:00)
@@ -27,7 +27,9 @@ from absl import flags
 import tf_llm.flags
 
 TOKEN = "TF_LLM_HOUSE_TOKEN"
-WORKDIR = flags.DEFINE_string("workdir", "runs/assistant", "The folder of a trained understanding.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/assistant", "The folder of the understanding, which is trained if need be."
+)
 FOLDER = flags.DEFINE_string("folder", "assistant", "Where reminders, lists, notes and the calendar are kept.")
 HOUSE = flags.DEFINE_string("house", None, "The address of a Home Assistant, http://homeassistant.local:8123.")
 INDEX = flags.DEFINE_string("index", None, "The folder of a search index, for questions.")
@@ -51,26 +53,20 @@ def load_search(folder):
     return lambda query: index.search(query, count=5).hits
 
 
-def load_understanding(folder):
-    """text -> `Understood`, by a trained model."""
-    from tf_llm.apps.assistant import understanding
-
-    return understanding.load_understanding(folder)
-
-
 def main():
     from tf_llm.apps.assistant.assistant import Assistant
     from tf_llm.apps.assistant.calendar import Calendar
     from tf_llm.apps.assistant.home import HomeAssistant, SimulatedHome
     from tf_llm.apps.assistant.standard import build_toolbox, find_zone, make_clock
     from tf_llm.apps.assistant.store import Store
+    from tf_llm.apps.assistant.teaching import find_understanding
 
     folder, zone = Path(FOLDER.value), find_zone()
     now, store = make_clock(zone), Store(folder / "assistant.sqlite")
     home = HomeAssistant(HOUSE.value, os.environ.get(TOKEN, "")) if HOUSE.value else SimulatedHome()
     toolbox = build_toolbox(store, Calendar(folder / "calendar.ics", zone), home, now)
     search = load_search(INDEX.value) if INDEX.value else None
-    assistant = Assistant(load_understanding(WORKDIR.value), toolbox, search, now)
+    assistant = Assistant(find_understanding(WORKDIR.value), toolbox, search, now)
     threading.Thread(target=announce, args=(store, now), daemon=True).start()
     print("Ask me something. Ctrl+D ends it.")
     while True:

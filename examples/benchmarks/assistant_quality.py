@@ -35,7 +35,7 @@ from tf_llm.apps.assistant.call_tokens import find_words
 from tf_llm.apps.assistant.calls import OUT_OF_SCOPE, parse_call
 from tf_llm.apps.assistant.corpora import read_clinc, read_snips
 from tf_llm.apps.assistant.phrasings import generate_utterances
-from tf_llm.apps.assistant.teaching import TeachingConfig, train_understanding
+from tf_llm.apps.assistant.teaching import TeachingConfig, draw_grammar, train_understanding
 from tf_llm.contracts import UserError
 from tf_llm.evaluation.understanding import choose_threshold, score_frames
 
@@ -45,7 +45,7 @@ GOALS = {  # corpus -> measure -> least
     "assistant": {"intent_accuracy": 0.9, "exact_frame": 0.8, "parseable": 1.0},
 }
 IN_SCOPE = 0.92  # to be kept right on CLINC150
-UTTERANCES = 20_000  # of the grammar, to learn from
+HELD_OUT = 2_000  # utterances of the grammar to score
 QUICK_GOAL = 0.9  # of the requests learnt by heart, exact frames
 SPARE = 60  # steps of --quick a hundred requests
 
@@ -60,8 +60,7 @@ _PICTURE = flags.DEFINE_string("picture", None, "A .png file to draw the figures
 def load_corpus(name, folder):
     """(training, validation, utterances to score) of a corpus."""
     if name == "assistant":
-        train, validation = generate_utterances(0, UTTERANCES), generate_utterances(1, 500)
-        return train, validation, generate_utterances(2, 2_000, held_out=True)
+        return *draw_grammar(), generate_utterances(2, HELD_OUT, held_out=True)
     if name == "snips":
         train, validation = (read_snips(folder / "snips" / part) for part in ("train", "valid"))
         return train, validation, validation if _PART.value == "valid" else read_snips(folder / "snips" / "test")

@@ -11,7 +11,8 @@ import tensorflow as tf
 from tf_llm.apps.assistant.call_tokens import CallTokenizer
 from tf_llm.apps.assistant.calls import OUT_OF_SCOPE
 from tf_llm.apps.assistant.lessons import Lessons
-from tf_llm.apps.assistant.understanding import CHECKPOINTS, SETTINGS, TOKENIZER, Understanding
+from tf_llm.apps.assistant.phrasings import generate_utterances
+from tf_llm.apps.assistant.understanding import CHECKPOINTS, SETTINGS, TOKENIZER, Understanding, load_understanding
 from tf_llm.contracts import UserError
 from tf_llm.evaluation.understanding import choose_threshold
 from tf_llm.files import write_atomically
@@ -24,6 +25,7 @@ from tf_llm.training.optimizers import TrainingConfig, build_optimizer
 from tf_llm.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+UTTERANCES = 20_000  # of the grammar, to learn from
 TRAINING = TrainingConfig(
     optimizer="adamw",
     learning_rate=1e-3,
@@ -86,7 +88,6 @@ def train_understanding(utterances, validation, folder, config=None):
     exam = Lessons(validation, tokenizer, model_config, dataclasses.replace(config, swap=0.0, unknown=0.0))
     for reason, count in lessons.rejections.items():
         logger.warning("%d of %d utterances are left out: %s", count, len(utterances), reason)
-    write_settings(folder, model_config, threshold=0.0)
     said = sum(len(utterance.text.encode()) for utterance in exam.utterances) / math.log2(math.e)
     observer = Observer(folder, lambda nats: nats * exam.target_tokens / max(said, 1.0))
     try:
@@ -98,6 +99,26 @@ def train_understanding(utterances, validation, folder, config=None):
     understand.threshold = find_threshold(understand, validation, config.least_in_scope)
     write_settings(folder, model_config, understand.threshold)
     return understand
+
+
+def find_understanding(folder, config=None):
+    """The understanding in a folder. If there is none yet, or it is not finished, it learns this package's own grammar.
+
+    Args:
+        folder: of the run.
+        config: a `TeachingConfig`.
+
+    >>> understand = find_understanding("runs/assistant")   # doctest: +SKIP
+    """
+    folder = Path(folder)
+    if (folder / SETTINGS).exists():
+        return load_understanding(folder)
+    return train_understanding(*draw_grammar(), folder, config)
+
+
+def draw_grammar():
+    """(what to learn from, what to follow the run by) of the grammar in phrasings.py; neither has what is held out."""
+    return generate_utterances(0, UTTERANCES), generate_utterances(1, UTTERANCES // 40)
 
 
 def plan_model(tokenizer, config):
@@ -157,6 +178,6 @@ def keep_tokenizer(tokenizer, folder):
 
 
 def write_settings(folder, model, threshold):
-    """Writes what `load_understanding` needs besides the weights."""
+    """Writes what `load_understanding` needs besides the weights, last of all: a folder that has it is finished."""
     settings = {"model": dataclasses.asdict(model), "threshold": threshold}
     write_atomically(folder / SETTINGS, json.dumps(settings, indent=1).encode())
