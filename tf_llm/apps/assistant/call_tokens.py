@@ -80,7 +80,7 @@ class CallTokenizer:
         self._tags = {id: tag for tag, id in self.tag_ids.items()}
 
     @classmethod
-    def from_utterances(cls, utterances, places=63, least_count=2):
+    def from_utterances(cls, utterances, places=39, least_count=1):
         """The tokenizer of training utterances: their tools, and the words that occur at least `least_count` times."""
         counts, tools = Counter(), {}
         for utterance in utterances:

@@ -34,8 +34,8 @@ TRAINING = TrainingConfig(
     weight_decay=0.01,
     clip_norm=1.0,
     label_smoothing=0.1,
-    ema_decay=0.999,
-    steps=4000,
+    ema_decay=0.998,
+    steps=9000,
     evaluate_seconds=60.0,
 )
 
@@ -44,10 +44,10 @@ TRAINING = TrainingConfig(
 class TeachingConfig:
     """How an understanding is trained; the defaults are what paid on SNIPS (BUILD_NOTES.md)."""
 
-    places: int = 63  # words that a request may have
-    least_count: int = 2  # of a word in the training requests; rarer ones are unknown
-    requests: int = 64  # of a batch
-    rows: int = 16  # that they share
+    places: int = 39  # words that a request may have
+    least_count: int = 1  # of a word in the training requests; rarer ones are unknown
+    requests: int = 16  # of a batch
+    rows: int = 6  # that they share
     swap: float = 0.3  # chance of a slot to get the words of another request
     unknown: float = 0.25  # how readily words are hidden, see lessons.py
     d_model: int = 128  # D
@@ -129,7 +129,8 @@ def plan_model(tokenizer, config):
         target_vocabulary_size=tokenizer.vocabulary_size,
         embeddings="none",
         source_length=config.places + 1,
-        target_length=config.places + 2,  # the name, a tag for each word, the end
+        # The name, a tag for each word, the end; without slots a name and an end for each of the requests of a row.
+        target_length=config.places + 2 if any(tokenizer.tools.values()) else config.places // 3 + 1,
         num_layers=config.num_layers,
         num_decoder_layers=config.num_decoder_layers,
         d_model=config.d_model,

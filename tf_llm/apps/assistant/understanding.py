@@ -9,14 +9,16 @@ confidence a request is taken to be out of scope.
 
 import json
 import math
-from collections import defaultdict
 from pathlib import Path
 
 from tf_llm.apps.assistant.call_grammar import build_call_automaton
 from tf_llm.apps.assistant.call_tokens import CallTokenizer, find_words
 from tf_llm.apps.assistant.calls import Understood
 from tf_llm.contracts import UserError
-from tf_llm.decoding.generator import Generator
+from tf_llm.decoding.generator import ROWS, Generator
+from tf_llm.decoding.rows import in_batches
+from tf_llm.decoding.scoring import score_texts
+from tf_llm.decoding.settings import GenerationConfig
 from tf_llm.model.config import ModelConfig
 from tf_llm.model.encoder_decoder import build_model
 from tf_llm.training.checkpoints import Checkpoints
@@ -52,22 +54,27 @@ class Understanding:
 
     def understand_all(self, texts):
         """The same of many texts, an `Understood` each; much faster than one by one."""
-        understood, by_length = [Understood(None, 0.0)] * len(texts), defaultdict(list)
-        for index, text in enumerate(texts):
-            if 0 < (count := len(find_words(text))) <= self.tokenizer.places:
-                by_length[count].append(index)
-        for count, indices in by_length.items():
-            completions = self._generate.complete(
-                [texts[index] for index in indices],
-                constraint=self._grammar,
-                max_new_tokens=count + 1,  # the name and a tag for each word
-                log_probabilities=True,
-            )
-            for index, completion in zip(indices, completions, strict=True):
-                confidence = math.exp(completion.log_probabilities[0])
-                call = self.tokenizer.decode_call(completion.ids, texts[index])
-                understood[index] = Understood(call if confidence >= self.threshold else None, confidence)
+        understood = [Understood(None, 0.0)] * len(texts)
+        read = [index for index, text in enumerate(texts) if 0 < len(find_words(text)) <= self.tokenizer.places]
+        for index, one in zip(read, in_batches(self._say, [texts[index] for index in read], ROWS), strict=True):
+            understood[index] = one if one.confidence >= self.threshold else Understood(None, one.confidence)
         return understood
+
+    def _say(self, texts):
+        """What at most ROWS texts mean, however sure the model is."""
+        generate = self._generate
+        # A name, and a tag for each word.
+        lengths = [len(find_words(text)) + 1 for text in texts]
+        configs = [GenerationConfig(constraint=self._grammar, max_new_tokens=length) for length in lengths]
+        stream = generate.stream_batch(texts, configs, tokens=generate.target_length)
+        for _ in stream:
+            pass
+        said = [row.ids for row in stream.texts]
+        names = score_texts(generate, list(map(self.tokenizer.encode, texts)), [ids[:1] for ids in said])
+        return [
+            Understood(self.tokenizer.decode_call(ids, text), math.exp(name))
+            for text, ids, (name,) in zip(texts, said, names, strict=True)
+        ]
 
 
 def load_understanding(folder):
