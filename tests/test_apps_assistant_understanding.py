@@ -40,6 +40,8 @@ SMALL = TeachingConfig(
     d_model=32,
     dropout=0.0,
     unknown=0.0,
+    hide=0.0,
+    insert=0.0,
     training=dataclasses.replace(TRAINING, learning_rate=1e-2, warmup_steps=10, steps=70, ema_decay=0.9),
 )
 
@@ -171,6 +173,27 @@ def test_hidden_words_leave_the_call_as_it_is(tokenizer):
     lessons = make_lessons(tokenizer, swap=0.0, unknown=1e9)
     ids, call = lessons.make_pair(SAID[3], np.random.default_rng(0))
     assert set(ids) == {UNKNOWN_ID} and call == tokenizer.encode_call(SAID[3])
+
+
+def test_every_word_may_be_hidden(tokenizer):
+    lessons, draws = make_lessons(tokenizer, swap=0.0, hide=0.5), np.random.default_rng(0)
+    hidden = [id == UNKNOWN_ID for _ in range(200) for id in lessons.make_pair(SAID[3], draws)[0]]
+    assert 0.4 < np.mean(hidden) < 0.6
+
+
+def test_unknown_words_come_in_between_and_belong_to_no_slot(tokenizer):
+    lessons, draws = make_lessons(tokenizer, swap=0.0, insert=0.3), np.random.default_rng(0)
+    plain, call = tokenizer.encode(SAID[3].text), tokenizer.encode_call(SAID[3])
+    outside, lengths = tokenizer.tag_ids["O",], set()
+    for _ in range(50):
+        ids, (name, *tags) = lessons.make_pair(SAID[3], draws)
+        pairs = list(zip(ids, tags, strict=True))
+        assert [pair for pair in pairs if pair[0] != UNKNOWN_ID] == list(zip(plain, call[1:], strict=True))
+        assert all(tag == outside for id, tag in pairs if id == UNKNOWN_ID)
+        words = " ".join(tokenizer.decode([tag]) for tag in tags)
+        assert "B-text I-text I-text" in words and name == call[0]  # the slot holds together
+        lengths.add(len(ids))
+    assert len(lengths) > 3
 
 
 def test_requests_without_ids_are_counted_and_left_out(tokenizer):

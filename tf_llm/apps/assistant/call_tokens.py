@@ -130,6 +130,10 @@ class CallTokenizer:
             tags[first : last + 1] = [(BEGIN, slot), *[(INSIDE, slot)] * (last - first)]
         return [name, *(self.tag_ids[tag] for tag in tags)]
 
+    def is_inside(self, tag):
+        """Whether the id of a tag goes on with a slot that has begun."""
+        return self._tags[tag][0] == INSIDE
+
     def decode_call(self, ids, text):
         """The call that ids denote of a text, None for OUT_OF_SCOPE. They obey the grammar (call_grammar.py)."""
         name, *tags = [id for id in ids if id not in (PAD_ID, END_ID)]

@@ -1,11 +1,12 @@
 """Batches from which a model learns what requests mean; none is ever seen twice.
 
-A few thousand requests are few. Two changes make more of them, and neither changes what a request means:
+A few thousand requests are few. Three changes make more of them, and none changes what a request means:
 
 - words of a slot are swapped for those that another request has in it: who says "play abba" can say "play new order";
 - a word becomes the unknown word, the likelier the rarer it is (Kiperwasser and Goldberg 2016,
-  https://aclanthology.org/Q16-1023): that of a chance a / (a + its count). So the model learns to go by what stands
-  around words that it has never seen.
+  https://aclanthology.org/Q16-1023): by a chance of a / (a + its count), and at least by `hide`. So the model learns to
+  go by what stands around words that it has never seen, and by more than one word;
+- unknown words come in between, outside of slots: people say more than they need to.
 
 Batch n is a pure function of (seed, n), as in data/pipeline.py. Requests are short, so several share a row.
 
@@ -19,6 +20,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import tensorflow as tf
 
+from tf_llm.apps.assistant.call_tokens import OUTSIDE
 from tf_llm.contracts import UNKNOWN_ID
 from tf_llm.data.pairs import Pairs, pack_pairs
 from tf_llm.data.pipeline import as_features
@@ -37,7 +39,8 @@ class Lessons:
 
     def __init__(self, utterances, tokenizer, model, config):
         self.tokenizer, self.lengths = tokenizer, (model.source_length, model.target_length)
-        self.rows, self.requests, self.swap = config.rows, config.requests, config.swap
+        self.rows, self.requests = config.rows, config.requests
+        self.swap, self.insert = config.swap, config.insert
         self.seed, self.rejections = config.training.seed, Counter()
         self.utterances, self.values, counts = [], defaultdict(list), Counter()
         for utterance in utterances:
@@ -52,7 +55,7 @@ class Lessons:
         self.target_tokens = sum(len(tokenizer.encode_call(utterance)) + 1 for utterance in self.utterances)
         self.chances = np.zeros(tokenizer.source_vocabulary_size)  # of each word to be hidden
         for id, count in counts.items():
-            self.chances[id] = config.unknown / (config.unknown + count)
+            self.chances[id] = max(config.unknown / (config.unknown + count), config.hide)
         self._epoch, self._order = None, None
 
     def make_batches(self, first_batch=0):
@@ -79,7 +82,19 @@ class Lessons:
         utterance = dataclasses.replace(utterance, chunks=chunks)
         ids, call = np.array(self.tokenizer.encode(utterance.text)), self.tokenizer.encode_call(utterance)
         hidden = draws.random(len(ids)) < self.chances[ids]
-        return None if call is None else (np.where(hidden, UNKNOWN_ID, ids).tolist(), call)
+        return None if call is None else self._insert(np.where(hidden, UNKNOWN_ID, ids).tolist(), call, draws)
+
+    def _insert(self, ids, call, draws):
+        """Unknown words between those of a request, none of them in a slot; their tags come with them."""
+        (name, *tags), kept, kept_tags = call, [], []
+        for place in range(len(ids) + 1):
+            is_inside = place < len(tags) and self.tokenizer.is_inside(tags[place])
+            if draws.random() < self.insert and not is_inside and len(kept) + len(ids) - place < self.tokenizer.places:
+                kept.append(UNKNOWN_ID)
+                kept_tags += [self.tokenizer.tag_ids[OUTSIDE]] * bool(tags)
+            kept += ids[place : place + 1]
+            kept_tags += tags[place : place + 1]
+        return kept, [name, *kept_tags]
 
     def _swap(self, text, slot, draws):
         if slot is None or draws.random() >= self.swap:

@@ -49,12 +49,14 @@ class TeachingConfig:
     requests: int = 16  # of a batch
     rows: int = 6  # that they share
     swap: float = 0.3  # chance of a slot to get the words of another request
-    unknown: float = 0.25  # how readily words are hidden, see lessons.py
+    unknown: float = 0.25  # how readily rare words are hidden, see lessons.py
+    hide: float = 0.1  # chance of any word to be hidden
+    insert: float = 0.05  # chance of an unknown word between any two
     d_model: int = 128  # D
     num_layers: int = 2  # blocks of the encoder
     num_decoder_layers: int = 1
     dropout: float = 0.1
-    least_in_scope: float = 0.95  # of what is understood in the validation requests must not be refused
+    least_in_scope: float = 0.99  # of what is understood in the validation requests must not be refused
     training: TrainingConfig = dataclasses.field(default_factory=lambda: TRAINING)
 
 
@@ -85,7 +87,7 @@ def train_understanding(utterances, validation, folder, config=None):
     checkpoints = Checkpoints(folder / CHECKPOINTS, model, model.optimizer)
     trainer = Trainer(model, tf.distribute.get_strategy(), config.training)
     lessons = Lessons(utterances, tokenizer, model_config, config)
-    exam = Lessons(validation, tokenizer, model_config, dataclasses.replace(config, swap=0.0, unknown=0.0))
+    exam = Lessons(validation, tokenizer, model_config, dataclasses.replace(config, swap=0.0, unknown=0.0, hide=0.0))
     for reason, count in lessons.rejections.items():
         logger.warning("%d of %d utterances are left out: %s", count, len(utterances), reason)
     said = sum(len(utterance.text.encode()) for utterance in exam.utterances) / math.log2(math.e)
