@@ -24,7 +24,6 @@ import tensorflow as tf
 OVERSAMPLED = 16  # vectors beyond K that make the first K exact
 ITERATIONS = 6  # of the product with the matrix and back: each makes the large singular values stand out more
 CONSTANT = 16.0  # beside the longest word vector, which is 1
-SPREAD = 0.02  # of the numbers in the table where the corpus says nothing
 
 
 def start_from_topics(model, texts: Iterable[Sequence[int]]) -> None:

@@ -167,15 +167,15 @@ def choose_weight(
         index = SearchIndex.open(folder, encoder)
         index.update(bare)
         ranked = [(entry.address, *index.rank_sides(entry.title)) for entry in held_out]
-    scores = {
-        weight: float(
-            np.mean(
-                [
-                    compute_reciprocal_rank([name for name, _ in fuse([words, near], [1, weight])], {address: 1})
-                    for address, words, near in ranked
-                ]
-            )
-        )
-        for weight in sorted(weights)
-    }
+    scores = {weight: float(np.mean([find_rank(*each, weight) for each in ranked])) for weight in sorted(weights)}
     return max(scores, key=scores.get), scores
+
+
+def find_rank(address: str, words: Sequence[str], near: Sequence[str], weight: float) -> float:
+    """The reciprocal rank of an address where the dense ranking has this weight.
+
+    >>> find_rank("b", ["a", "b"], ["b"], 0.0), find_rank("b", ["a", "b"], ["b"], 1.0), find_rank("c", [], ["c"], 0.0)
+    (0.5, 1.0, 0.0)
+    """
+    ranked = fuse([words, near], [1.0, weight]) if weight > 0 else fuse([words])
+    return compute_reciprocal_rank([name for name, _ in ranked], {address: 1})
