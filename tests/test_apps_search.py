@@ -334,7 +334,7 @@ def test_threads_search_while_one_writes(tmp_path):
 
 
 def test_what_was_killed_just_before_its_commit_is_not_in_the_way(tmp_path):
-    """All files of an update are there but for the renaming that counts; the next update has files of the same names."""
+    """All of an update is there but the renaming that counts; the next one has files of the same names."""
     found = SearchIndex.open(tmp_path, embed)
     found.update(TEAS)
     (meta,) = tmp_path.glob("index-*/lexical/meta.json")

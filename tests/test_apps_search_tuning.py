@@ -24,8 +24,6 @@ from tf_llm.training.contrastive import ContrastiveConfig
 
 LETTERS, KINDS = "abcdefghijkl", map("".join, itertools.product("bcdfg", "tvwxz"))
 SUBJECTS = [[f"{kind}{letter}" for letter in LETTERS] for kind in KINDS]
-    [f"{kind}{letter}" for letter in "abcdefghijkl"] for kind in map("".join, itertools.product("bcdfg", "tvwxz"))
-]
 
 
 def make_entries(count=250):
