@@ -39,12 +39,15 @@ EXTRAS = {
     "serve": ["fastapi>=0.115", "prometheus-client>=0.20", "uvicorn>=0.30"],  # a trained model behind HTTP
     # Preparing on a cluster of Apache Spark, which needs Java 17 as well; Spark 4 warns of newer versions of pandas.
     "spark": ["pandas>=2.2,<3", "pyarrow>=18", "pyspark>=4,<5"],
+    # What the search engine is built on: word endings, spelling, the inverted index.
+    "search": ["PyStemmer>=2.2", "rapidfuzz>=3.6", "tantivy>=0.26"],
     "tensorboard": ["tensorboard>=2.18"],  # to look at what a run writes for it; writing needs nothing
     "wikipedia": ["mwparserfromhell>=0.6.5"],  # its dumps; what articles are written in
     # openai is the client that the server is tried with, schemathesis what tries to break it.
     # faust-cchardet, orjson, python-magic (which needs the system's libmagic), spacy and warcio are for datatrove.
     "peers": [
         "beautifulsoup4>=4.12",
+        "bm25s>=0.3",
         "datasketch>=1.6",
         "datatrove>=0.6",
         "faust-cchardet>=2.1",
