@@ -24,10 +24,12 @@ EXTRAS = {
     # What the assistant reads: dates, calendars and what is repeated in them, units, the zone of this machine.
     "assistant": ["dateparser>=1.2", "icalendar>=6", "pint>=0.24", "recurring-ical-events>=3.3", "tzlocal>=5"],
     "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
+    "chatbot": ["pyyaml>=6"],  # conversations in ChatterBot's form
     "cloud": ["fsspec>=2024.2", "gcsfs>=2024.2", "s3fs>=2024.2"],  # files in s3:// and gs://
     "datasets": ["datasets>=4"],  # those of the Hugging Face Hub; since 4 no code of theirs is executed
     "kaggle": ["kagglehub>=0.3"],
     # Published models. safetensors knows numpy's bfloat16 from 0.4.5 on.
+    "gradio": ["gradio>=5"],  # a chatbot's page in a notebook
     "hugging_face": ["huggingface_hub>=0.23", "safetensors>=0.4.5"],
     "languages": ["langdetect>=1.0.9", "py3langid>=0.3"],  # which language a page is in, where its archive does not say
     "parquet": ["pyarrow>=18"],  # files of tables by columns

@@ -2,7 +2,6 @@
 
 app.py         the routes; `build_app` puts everything below together
 shapes.py      what is asked and answered, as pydantic models of OpenAI's API
-chat.py        messages become one prompt
 texts.py       a request for texts becomes rows, and what they say its answer;  words.py: in the words of either route
 predict.py     the REST shape of TensorFlow Serving, and vectors
 answers.py     what a request waits for: events of its jobs, the end of its time, a client that leaves

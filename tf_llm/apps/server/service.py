@@ -4,8 +4,8 @@ import asyncio
 import dataclasses
 import time
 
+from tf_llm.apps.chatbot.prompts import build_prompt
 from tf_llm.apps.server.batching import Batcher
-from tf_llm.apps.server.chat import build_prompt
 from tf_llm.apps.server.errors import Refusal
 from tf_llm.apps.server.limits import Limits
 from tf_llm.apps.server.metrics import Metrics
@@ -23,7 +23,7 @@ class Service:
             beams and contrastive search: texts are drawn, or the likeliest tokens are said.
         name: by which clients ask for it.
         limits: `Limits`.
-        build_prompt: see `chat.build_prompt`, in whose place another may stand.
+        build_prompt: see `prompts.build_prompt`, in whose place another may stand.
         max_batch, max_wait, max_queue: see `Batcher`.
     """
 

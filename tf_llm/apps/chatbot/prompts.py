@@ -1,4 +1,4 @@
-"""A conversation becomes the one text that the model is given.
+"""A conversation becomes the one text that the model is given: by the server and by the chatbot, in training and after.
 
 A single message of a user is the prompt as it stands, so that a model of the kind of T5 gets "translate English to
 German: …" word for word. Anything longer is written down like a play, which a model of pages can go on with:
