@@ -124,7 +124,11 @@ def build_applications(folder, generate=None, entries=(), find=None, **settings)
     """All three, and the `Desk` behind the assistant."""
     desk = Desk(folder, search=find)
     assistance = Assistance(
-        understand=desk.understand, toolbox=desk.toolbox, search=find, now=desk.tell_time, list_due=lambda: list_due(desk)
+        understand=desk.understand,
+        toolbox=desk.toolbox,
+        search=find,
+        now=desk.tell_time,
+        list_due=lambda: list_due(desk),
     )
     bot = lambda: Chatbot(generate or Parrot(), **settings)  # noqa: E731
     return Applications(begin_chat=bot, index=open_shop(folder / "index", entries), assistance=assistance), desk

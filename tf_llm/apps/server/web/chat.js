@@ -143,8 +143,9 @@ function showSource(address) {
 
 function showNotice(message) {
   const notice = block("p", "notice", message);
-  if (last && last.parentNode) last.append(notice);
-  else log.append(notice);
+  if (!last?.parentNode) log.append(notice);
+  else if (last.said.textContent) last.append(notice);
+  else last.said.before(notice); // what is said next comes below
   follow(log);
 }
 

@@ -78,7 +78,9 @@ function showState(found) {
 
 function showFacets(found) {
   const focused = document.activeElement?.dataset?.choice;
-  facets.replaceChildren(...found.map(showFacet).filter(Boolean));
+  const hasDates = wanted.has("date") || found.some((facet) => facet.name === "year");
+  const dates = hasDates ? [{ name: "date", values: [], least: null, most: null }] : [];
+  facets.replaceChildren(...[...found, ...dates].map(showFacet).filter(Boolean));
   filters.hidden = !facets.children.length && !wanted.size;
   reset.hidden = !wanted.size;
   chosen.textContent = wanted.size ? ` (${wanted.size} chosen)` : "";
@@ -87,8 +89,9 @@ function showFacets(found) {
 }
 
 function showFacet(facet) {
-  const isRange = facet.least !== null && facet.most !== null && facet.least < facet.most;
   const current = wanted.get(facet.name);
+  const isDate = facet.name === "date"; // no field has this name
+  const isRange = isDate || (facet.least !== null && facet.least < facet.most);
   const values = isRange ? [] : [...facet.values];
   if (current instanceof Set) {
     const known = new Set(values.map(([value]) => value));
@@ -96,7 +99,7 @@ function showFacet(facet) {
   }
   if (!isRange && !values.length) return null;
   const group = make("fieldset", "", block("legend", "", facet.name));
-  if (isRange) group.append(showRange(facet, current));
+  if (isRange) group.append(showRange(facet, current, isDate ? "date" : "number"));
   else group.append(...values.map(([value, count]) => showValue(facet.name, value, count, current)));
   return group;
 }
@@ -117,18 +120,20 @@ function showValue(name, value, count, current) {
   return make("label", "value", box, block("span", "", value), make("span", "count", count.toLocaleString("en")));
 }
 
-function showRange(facet, current) {
+function showRange(facet, current, type) {
   const line = make("div", "range");
   const inputs = ["least", "most"].map((bound) => {
     const field = make("input");
-    field.type = "number";
-    field.step = "any";
-    field.placeholder = plain(facet[bound]);
+    field.type = type;
+    if (type === "number") {
+      field.step = "any";
+      field.placeholder = plain(facet[bound]);
+    }
     field.setAttribute("aria-label", plain(`${facet.name}, ${bound === "least" ? "at least" : "at most"}`));
     field.value = current?.[bound] ?? "";
     field.dataset.choice = `${facet.name}\n${bound}`;
     field.addEventListener("change", () => {
-      const [least, most] = inputs.map((each) => (each.value === "" ? null : Number(each.value)));
+      const [least, most] = inputs.map((each) => (each.value === "" ? null : type === "date" ? each.value : Number(each.value)));
       if (least === null && most === null) wanted.delete(facet.name);
       else wanted.set(facet.name, { least, most });
       search();
