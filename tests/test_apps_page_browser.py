@@ -69,7 +69,7 @@ def list_entries():
     """The shop of somebody who puts markup wherever there is room for text."""
     return [
         Entry(f"javascript:{SCRIPT}//{number}" if number % 2 else f"https://evil.example/{number}\"onclick='x'", each,
-              f"markup {each}", fields={"made": each, each[:40]: "x"})
+              f"markup {each}", fields={"made": each, each[:40].strip(): "x"})
         for number, each in enumerate(MARKUP)
     ]  # fmt: skip
 
@@ -182,7 +182,7 @@ def test_an_answer_grows_while_it_is_said_and_can_be_stopped_and_retried(page, s
     assert page.get_attribute("#chat-log", "role") == "log" and page.get_attribute(".answer", "aria-busy") is None
     page.keyboard.type("x" * 300)
     press(page, "Enter")
-    page.wait_for_function("document.querySelectorAll('.said')[1]?.textContent.length > 10")
+    page.wait_for_function("() => document.querySelectorAll('.said')[1]?.textContent.length > 10")
     assert page.get_attribute(".answer >> nth=1", "aria-busy") == "true"  # said to a screen reader when it is whole
     press(page, "Escape")
     wait_until_said(page)
@@ -229,7 +229,7 @@ def test_search_by_keyboard_with_facets_highlights_and_another_spelling(page):
     press(page, "Enter")
     page.wait_for_selector("text=6 entries found.")
     assert page.locator(".hits mark").all_text_contents()[:2] == ["tea", "leaves"]
-    assert page.get_attribute(".hits h3 a >> nth=0", "href").startswith("https://tea.example/")
+    assert re.match(r"https://te[ea]\.example/", page.get_attribute(".hits h3 a >> nth=0", "href"))
     for _ in range(30):
         if page.evaluate("document.activeElement.dataset.choice") == "colour\ngreen":
             break
@@ -269,13 +269,11 @@ def test_the_assistant_asks_before_it_changes_something(page, site):
     page.keyboard.type('call add_todo(item="tea")')
     press(page, "Enter")
     page.wait_for_selector("#confirm[open]")
-    places = []
+    places = set()
     for _ in range(6):
         press(page, "Tab")
-        places.append(tell_focus(page)[0])
-    assert (
-        set(places) <= {"confirm-yes", "confirm-no", ""} and "confirm-no" in places
-    )  # the page behind is out of reach
+        places.add(page.evaluate("document.activeElement.closest('header, main, dialog')?.tagName ?? 'the browser'"))
+    assert "DIALOG" in places and places <= {"DIALOG", "the browser"}  # not the page behind
     page.focus("#confirm-yes")
     press(page, "Enter")
     page.wait_for_selector(".answer >> nth=3")
@@ -389,6 +387,7 @@ def test_what_the_assistant_says_stays_text(page, site):
         assert each in page.text_content("#confirm-text")
         assert page.locator("#confirm *").count() == 6
         press(page, "Escape")
+        page.wait_for_function("() => !document.querySelector('#assistant-log[aria-busy]')")
     check_inert(page, "#assistant-log")
 
 
