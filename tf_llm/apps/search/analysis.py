@@ -34,7 +34,10 @@ UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Hangul}\p{Thai}\p{Lao}\p{Khmer
 WORD = regex.compile(rf"(?V1)[{UNSPACED}]+|[[\p{{L}}\p{{M}}\p{{N}}_]--[{UNSPACED}]]+(?:['’]\p{{L}}+)*")
 ASCII_WORD = re.compile(r"\w+(?:'[a-zA-Z]+)*", re.ASCII)  # the same for texts in ASCII, in a fourth of the time
 IS_UNSPACED = regex.compile(f"[{UNSPACED}]")
-PART = regex.compile(r"\p{Lu}?[\p{Ll}\p{M}]+|\p{Lu}+(?!\p{Ll})|\p{N}+|[\p{L}\p{M}]+")
+# Of LayerNorm, math_ops, HTTPServer2, but not of r2d2 or Conv2D: digits belong to the letters before them.
+PART = regex.compile(
+    r"\p{Lu}?[\p{Ll}\p{M}\p{N}]+(?:(?<=\p{N})\p{Lu}(?!\p{Ll}))?|\p{Lu}+(?!\p{Ll})\p{N}*|[\p{L}\p{M}\p{N}]+"
+)
 ACCENT = regex.compile("[\u0300-\u036f]")
 PLAIN = regex.compile(r"\p{L}{3,30}")
 

@@ -172,6 +172,14 @@ class SearchIndex:
         snippet = find_snippet(entry.text or entry.title, set(terms), self._analyser)
         return Hit(entry.address, entry.title, snippet, score, entry.fields, entry.language, entry.date)
 
+    def rank_sides(self, query: str, count: int = DEPTH) -> tuple[list[str], list[str]]:
+        """Addresses of the lexical and of the dense ranking, before they become one: for those who weigh them."""
+        snapshot, terms = self._look(), self._analyser.query_terms(query)
+        lexical, _ = snapshot.rank_lexical(match_terms(snapshot.schema, query, terms), count)
+        vector = normalise(np.asarray(self._embed([query]), "float32"))[0]
+        dense = snapshot.rank_dense(vector, None, count) if vector.any() else []
+        return [snapshot.read(place).address for place, _ in lexical], [snapshot.read(place).address for place in dense]
+
     def read(self, addresses: Sequence[str]) -> list[Entry | None]:
         """The entries with these addresses; None for those that are not there."""
         from tantivy import Query
@@ -182,6 +190,11 @@ class SearchIndex:
             found, _ = snapshot.rank_lexical(query, 1)
             entries.append(snapshot.read(found[0][0]) if found else None)
         return entries
+
+    def list_entries(self) -> list[Entry]:
+        """All entries, in no order."""
+        snapshot = self._look()
+        return list(map(snapshot.read, snapshot.list_places()))
 
     # === Change ===
 
