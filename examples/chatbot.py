@@ -24,7 +24,6 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets at length when it is imported
 from absl import flags
 
-import tf_llm
 import tf_llm.flags
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/chatbot", "The folder of the bot: its run, and the facts it was taught.")
@@ -32,7 +31,9 @@ PAGES = flags.DEFINE_bool("pages", False, "Look answers up, and name the page.")
 LEARN = flags.DEFINE_bool("learn", False, "Go on learning from what was looked up, within bounds.")
 FAQ = flags.DEFINE_string("faq", None, "A CSV file with the columns question and answer: nothing else is said.")
 DIALOGUES = flags.DEFINE_string("dialogues", None, "Conversations to teach: JSON Lines, ChatterBot's YAML, a data set.")
-MODEL = flags.DEFINE_string("model", None, "With --dialogues: a T5 to start from, a folder or a name on the hub.")
+MODEL = flags.DEFINE_string(
+    "model", None, "With --dialogues: what to start from, a run or a T5: a folder, or a name on the hub."
+)
 STEPS = flags.DEFINE_integer("steps", 1_200, "Optimiser steps of the teaching.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.", lower_bound=0)
 TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "How freely it is drawn; 0 is the likeliest.", lower_bound=0.0)
@@ -45,16 +46,17 @@ def build_bots():
     from tf_llm.apps.chatbot.dialogues import read_dialogues
     from tf_llm.apps.chatbot.fact_search import FactSearch
     from tf_llm.apps.chatbot.faq import Faq
-    from tf_llm.apps.chatbot.online import OnlineLearner
-    from tf_llm.apps.chatbot.training import teach_dialogues, teach_documentation
 
-    drawn = {"seed": SEED.value, "temperature": TEMPERATURE.value}
     if FAQ.value:
         faq = Faq.open(FAQ.value)
         faq.choose_threshold()
         return lambda: Chatbot(faq=faq), None
+    from tf_llm.apps.chatbot.online import OnlineLearner
+    from tf_llm.apps.chatbot.training import load_start, teach_dialogues, teach_documentation
+
+    drawn = {"seed": SEED.value, "temperature": TEMPERATURE.value}
     if DIALOGUES.value:
-        start = tf_llm.from_pretrained(MODEL.value) if MODEL.value else None
+        start = load_start(MODEL.value) if MODEL.value else None
         generate = teach_dialogues(read_dialogues(DIALOGUES.value), WORKDIR.value, start, STEPS.value)
         return lambda: Chatbot(generate, **drawn), None
     generate, taught, others = teach_documentation(WORKDIR.value, steps=STEPS.value)

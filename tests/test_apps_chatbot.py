@@ -2,8 +2,10 @@
 
 import doctest
 import itertools
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -233,3 +235,22 @@ def test_without_gradio_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r'expected the package gradio\. .*pip install "tf_llm\[gradio\]"'):
         notebook.launch(None)
+
+
+# === The example ===
+
+
+@pytest.mark.thorough
+def test_the_example_answers_from_a_faq_in_the_terminal(tmp_path):
+    (tmp_path / "faq.csv").write_text('question,answer\nHow do I pay?,"By card, or not."\n')
+    script = Path(__file__).resolve().parent.parent / "examples" / "chatbot.py"
+    command = [sys.executable, str(script), f"--faq={tmp_path / 'faq.csv'}"]
+    lines = "how can I pay?\n/retry\n"
+    result = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "> By card, or not.\n> → I am not sure." in result.stdout
+    missing = subprocess.run([*command[:2], "--faq=none.csv"], capture_output=True, text=True, timeout=120)
+    assert missing.returncode == 1 and missing.stderr.endswith(
+        "error: expected questions and answers in none.csv. Received: No such file or directory. "
+        "Name a CSV file with the columns question and answer\n"
+    )

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from untrained_run import write_run
 
 from tf_llm import recipes
 from tf_llm.apps.chatbot import training
@@ -169,15 +170,15 @@ def test_facts_are_written_and_read(tmp_path):
 
 
 TALKS = [(Message("user", f"what is {letter}?"), Message("assistant", letter * 3)) for letter in LETTERS[:26]] * 9
+LENGTHS = {"source_length": 24, "target_length": 8}
 SETTINGS = {"steps": 3, "batch_size": 4, "precision": "float32"}
 
 
 def publish(folder):
-    """A T5 of random weights, as transformers writes one, read for other lengths."""
+    """A T5 of random weights, as transformers writes one."""
     config = build_size("t5_v1_1_small", vocabulary_size=TOKENIZER.vocabulary_size, source_length=9, target_length=6)
     config = dataclasses.replace(config, num_layers=1, num_decoder_layers=1, d_model=8, d_ff=16, num_heads=2, d_head=4)
     save_pretrained(build_model(config), TOKENIZER, folder)
-    return from_pretrained(folder, source_length=24, target_length=8)
 
 
 def test_a_bot_starts_from_a_published_model(tmp_path, monkeypatch):
@@ -185,7 +186,9 @@ def test_a_bot_starts_from_a_published_model(tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(training, "train", lambda *arguments: given.append(arguments))
     monkeypatch.setattr(training.Generator, "load", lambda workdir: workdir)
-    model, tokenizer = publish(tmp_path / "published")
+    publish(tmp_path / "published")
+    monkeypatch.setattr(training, "from_pretrained", lambda name: from_pretrained(name, **LENGTHS))
+    model, tokenizer = training.load_start(tmp_path / "published")
     before = model.get_weights()
     assert training.teach_dialogues(TALKS, tmp_path / "bot", (model, tokenizer), **SETTINGS) == tmp_path / "bot"
     ((trained, shards, run, _),) = given
@@ -196,9 +199,18 @@ def test_a_bot_starts_from_a_published_model(tmp_path, monkeypatch):
     assert shards.config.block_length == 24 + 8 and shards.vocabulary_size == tokenizer.vocabulary_size
 
 
+def test_a_bot_starts_from_a_run_of_ones_own(tmp_path):
+    write_run(tmp_path / "run", seed=4)
+    model, tokenizer = training.load_start(tmp_path / "run")
+    run = training.configure_tuning(model, steps=5)
+    assert run.model == model.config and tokenizer.encode("a") == [4]
+    assert not run.model.packed and not run.objective.packed and run.training.warmup_steps == 1
+
+
 @pytest.mark.thorough
 def test_a_bot_that_started_from_a_published_model_is_taught_once(tmp_path):
-    model, tokenizer = publish(tmp_path / "published")
+    publish(tmp_path / "published")
+    model, tokenizer = from_pretrained(tmp_path / "published", **LENGTHS)
     before = model.get_weights()
     generate = training.teach_dialogues(TALKS, tmp_path / "bot", (model, tokenizer), **SETTINGS)
     assert generate.frame == "request" and generate.model.config == model.config

@@ -27,7 +27,7 @@ from tf_llm.data.objectives import ObjectiveConfig
 from tf_llm.data.pairs import write_pairs
 from tf_llm.data.shards import ShardConfig, load_shards
 from tf_llm.files import write_atomically
-from tf_llm.load import CONFIG, Generator
+from tf_llm.load import CHECKPOINTS, CONFIG, Generator, from_pretrained, load_model
 from tf_llm.model.encoder_decoder import build_model
 from tf_llm.run import train
 from tf_llm.text.piece_training import build_sentence_piece_tokenizer
@@ -135,13 +135,27 @@ def teach(pairs: Iterable[tuple[str, str]], tokenizer, run, workdir, model=None)
     return Generator.load(workdir)
 
 
+def load_start(name):
+    """(model, tokenizer) to start from: the folder of a run of one's own, or a T5 in a folder or on the hub.
+
+    Raises:
+        UserError: there is no such model, or no tokenizer beside it.
+    """
+    if (Path(name) / CHECKPOINTS).is_dir():
+        return load_model(name)
+    model, tokenizer = from_pretrained(name)
+    if tokenizer is None:
+        raise UserError(f"expected a tokenizer beside the model of {name}. Received: none. Copy its spiece.model there")
+    return model, tokenizer
+
+
 def teach_dialogues(dialogues, workdir, start=None, steps=STEPS, **settings) -> Generator:
     """Teaches a bot conversations: every answer of the assistant, to as much of what stands before as it can read.
 
     Args:
         dialogues: as `dialogues.read_dialogues` yields them.
         workdir: the folder of the run; where it holds one that is done, that is loaded.
-        start: (model, tokenizer), as `load_model` and `from_pretrained` return them, or None to start from nothing.
+        start: (model, tokenizer), see `load_start`, or None to start from nothing.
         steps, settings: see `configure` and `configure_tuning`.
     """
     if is_done(workdir):
