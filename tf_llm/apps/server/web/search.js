@@ -132,7 +132,7 @@ function showRange(facet, current, type) {
     field.setAttribute("aria-label", plain(`${facet.name}, ${bound === "least" ? "at least" : "at most"}`));
     field.value = current?.[bound] ?? "";
     field.dataset.choice = `${facet.name}\n${bound}`;
-    field.addEventListener("change", () => {
+    listenToBound(field, () => {
       const [least, most] = inputs.map((each) => (each.value === "" ? null : type === "date" ? each.value : Number(each.value)));
       if (least === null && most === null) wanted.delete(facet.name);
       else wanted.set(facet.name, { least, most });
@@ -142,4 +142,25 @@ function showRange(facet, current, type) {
   });
   line.append(inputs[0], "–", inputs[1]);
   return line;
+}
+
+/**
+ * Calls `act` when a bound is complete. A field of dates says that it changed at each digit of a year that is typed:
+ * then it is complete when it is left, or at Enter; picked from a calendar, it is at once.
+ */
+function listenToBound(field, act) {
+  let known = field.value;
+  let isTyping = false;
+  const finish = () => {
+    if (field.value === known || !field.validity.valid) return;
+    known = field.value;
+    act();
+  };
+  field.addEventListener("keydown", (event) => {
+    isTyping = true;
+    if (event.key === "Enter") finish();
+  });
+  field.addEventListener("pointerdown", () => (isTyping = false));
+  field.addEventListener("change", () => isTyping || finish());
+  field.addEventListener("blur", finish);
 }
