@@ -45,9 +45,11 @@ EXTRAS = {
     "search": ["PyStemmer>=2.2", "rapidfuzz>=3.6", "tantivy>=0.26"],
     "tensorboard": ["tensorboard>=2.18"],  # to look at what a run writes for it; writing needs nothing
     "wikipedia": ["mwparserfromhell>=0.6.5"],  # its dumps; what articles are written in
-    # openai is the client that the server is tried with, schemathesis what tries to break it.
+    # openai is the client that the server is tried with, schemathesis what tries to break it. Playwright drives the
+    # page in Chromium, which has to be there, and axe looks whether everybody can use it.
     # faust-cchardet, orjson, python-magic (which needs the system's libmagic), spacy and warcio are for datatrove.
     "peers": [
+        "axe-playwright-python>=0.1.5",
         "beautifulsoup4>=4.12",
         "bm25s>=0.3",
         "datasketch>=1.6",
@@ -60,6 +62,7 @@ EXTRAS = {
         "moto[server]>=5",
         "openai>=1.50",
         "orjson>=3.9",
+        "playwright>=1.45",
         "python-magic>=0.4.27",
         "rensa>=0.5",
         "schemathesis>=4",
@@ -82,7 +85,17 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["tf_llm", "tf_llm.*"]),
-    package_data={"tf_llm": ["*.txt", "apps/assistant/grammar/*.txt", "prepare/*.css", "text/*.txt"]},
+    package_data={
+        "tf_llm": [
+            "*.txt",
+            "apps/assistant/grammar/*.txt",
+            "apps/server/web/*.css",
+            "apps/server/web/*.html",
+            "apps/server/web/*.js",
+            "prepare/*.css",
+            "text/*.txt",
+        ]
+    },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     classifiers=[
