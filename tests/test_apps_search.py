@@ -331,3 +331,18 @@ def test_threads_search_while_one_writes(tmp_path):
     for thread in threads:
         thread.join()
     assert not faults and len(found) == 9
+
+
+def test_what_was_killed_just_before_its_commit_is_not_in_the_way(tmp_path):
+    """All of an update is there but the renaming that counts; the next one has files of the same names."""
+    found = SearchIndex.open(tmp_path, embed)
+    found.update(TEAS)
+    (meta,) = tmp_path.glob("index-*/lexical/meta.json")
+    committed = meta.read_bytes()
+    found.update([Entry(TEAS[0].address, "Kukicha", "Stems.")])
+    meta.write_bytes(committed)
+    assert titles(SearchIndex.open(tmp_path).search("sencha")) == ["Sencha"]
+    again = SearchIndex.open(tmp_path, embed)
+    again.update([Entry(TEAS[0].address, "Hojicha", "Roasted.")])
+    assert len(again) == 4 and titles(SearchIndex.open(tmp_path).search("hojicha roasted")) == ["Hojicha"]
+    assert not SearchIndex.open(tmp_path).search("sencha kukicha").total

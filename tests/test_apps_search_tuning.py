@@ -22,9 +22,8 @@ from tf_llm.model.config import ModelConfig
 from tf_llm.model.encoder_decoder import build_model
 from tf_llm.training.contrastive import ContrastiveConfig
 
-SUBJECTS = [
-    [f"{kind}{letter}" for letter in "abcdefghijkl"] for kind in map("".join, itertools.product("bcdfg", "tvwxz"))
-]
+LETTERS, KINDS = "abcdefghijkl", map("".join, itertools.product("bcdfg", "tvwxz"))
+SUBJECTS = [[f"{kind}{letter}" for letter in LETTERS] for kind in KINDS]
 
 
 def make_entries(count=250):

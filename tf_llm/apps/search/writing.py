@@ -47,6 +47,9 @@ class Writer:
         self._vectors = VectorWriter(generation / VECTORS, settings.dimensions) if settings.dimensions else None
         try:
             self._writer = self._index.writer(MEMORY, 1)
+            # What was killed leaves files that no commit knows. Names come from a counter that goes on from the last
+            # commit, so the next writer would want the same ones.
+            self._writer.garbage_collect_files()
         except (ValueError, OSError) as error:
             raise UserError(
                 f"cannot write to {generation}: {error}; look for another program that does, and for free space"
