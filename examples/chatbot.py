@@ -32,7 +32,7 @@ LEARN = flags.DEFINE_bool("learn", False, "Go on learning from what was looked u
 FAQ = flags.DEFINE_string("faq", None, "A CSV file with the columns question and answer: nothing else is said.")
 DIALOGUES = flags.DEFINE_string("dialogues", None, "Conversations to teach: JSON Lines, ChatterBot's YAML, a data set.")
 MODEL = flags.DEFINE_string(
-    "model", None, "With --dialogues: what to start from, a run or a T5: a folder, or a name on the hub."
+    "model", None, "With --dialogues, to start from: the folder of a run, or a T5 on disk or the hub."
 )
 STEPS = flags.DEFINE_integer("steps", 1_200, "Optimiser steps of the teaching.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.", lower_bound=0)

@@ -70,7 +70,7 @@ class OnlineLearner:
         ValueError: a number is out of bounds, or the model rounds its weights, so that small steps would be lost.
     """
 
-    def __init__(self, generate, learning_rate=1e-4, decay=1e-3, radius=0.05, memory=0.99, undos=4):
+    def __init__(self, generate, learning_rate=1e-3, decay=0.03, radius=0.1, memory=0.99, undos=4):
         for name, value, most in (
             ("learning_rate", learning_rate, math.inf),
             ("decay", decay, 1),
