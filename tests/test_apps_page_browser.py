@@ -245,7 +245,7 @@ def test_search_by_keyboard_with_facets_highlights_and_another_spelling(page):
     page.keyboard.type("7.5")
     press(page, "Enter")
     page.wait_for_selector("text=3 entries found.")
-    page.focus("[aria-label='date, at least']")
+    page.focus("[aria-label='date, from']")
     page.keyboard.type("01012025")
     press(page, "Enter")
     page.wait_for_selector("text=2 entries found.")

@@ -304,7 +304,7 @@ def test_what_is_compiled_before_the_first_request():
         assert generate.steps == 16
 
 
-@pytest.mark.parametrize("name", ["chat", "errors", "events", "limits", "listening", "writing"])
+@pytest.mark.parametrize("name", ["errors", "events", "limits", "listening", "writing"])
 def test_examples_in_docstrings(name):
     module = importlib.import_module(f"tf_llm.apps.server.{name}")
     result = doctest.testmod(module)

@@ -165,5 +165,5 @@ function update() {
   stopping.hidden = !isBusy;
   if (hadFocus && !isBusy) text.focus();
   retrying.disabled = isBusy || !last;
-  clearing.disabled = !log.querySelector(".question");
+  clearing.disabled = isBusy || !log.querySelector(".question");
 }

@@ -121,7 +121,7 @@ function showValue(name, value, count, current) {
 }
 
 function showRange(facet, current, type) {
-  const line = make("div", "range");
+  const words = type === "date" ? { least: "from", most: "to" } : { least: "at least", most: "at most" };
   const inputs = ["least", "most"].map((bound) => {
     const field = make("input");
     field.type = type;
@@ -129,7 +129,7 @@ function showRange(facet, current, type) {
       field.step = "any";
       field.placeholder = plain(facet[bound]);
     }
-    field.setAttribute("aria-label", plain(`${facet.name}, ${bound === "least" ? "at least" : "at most"}`));
+    field.setAttribute("aria-label", plain(`${facet.name}, ${words[bound]}`));
     field.value = current?.[bound] ?? "";
     field.dataset.choice = `${facet.name}\n${bound}`;
     listenToBound(field, () => {
@@ -140,8 +140,8 @@ function showRange(facet, current, type) {
     });
     return field;
   });
-  line.append(inputs[0], "–", inputs[1]);
-  return line;
+  if (type === "number") return make("div", "range", inputs[0], "–", inputs[1]);
+  return make("div", "range", ...inputs.map((each, number) => make("label", "bound", number ? "to" : "from", each)));
 }
 
 /**
