@@ -44,6 +44,7 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy reads it when it is imported: a search is to have one core
 import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
@@ -164,7 +165,7 @@ def compare_on_cranfield(folder):
     print(f"the encoder begins with the topics of the papers, found in {time.monotonic() - begin:.0f} s")
     for state in ("from topics",) if _QUICK.value else ("from topics", "tuned"):
         if state == "tuned":
-            settings = ContrastiveConfig(seconds=_SECONDS.value, learning_rate=3e-4, patience=8)
+            settings = ContrastiveConfig(seconds=_SECONDS.value)
             history = tune_encoder(encoder, entries, settings)
             losses = " ".join(f"{line['held_out_loss']:.3f}" for line in history)
             print(f"held-out loss by epoch, in {history[-1]['seconds']:.0f} s: {losses}")

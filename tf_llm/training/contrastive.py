@@ -33,10 +33,10 @@ class ContrastiveConfig:
 
     temperature: float = 0.05  # of the softmax over cosines
     batch_size: int = 128  # pairs, each of which is a wrong answer for all others
-    learning_rate: float = 1e-3  # of Adam, behind the warm-up
+    learning_rate: float = 1e-4  # of Adam, behind the warm-up; a start from nothing wants ten times as much
     warmup_steps: int = 20
     epochs: int = 30  # over the pairs, at most
-    patience: int = 3  # epochs without a better held-out loss, after which it ends
+    patience: int = 6  # epochs without a better held-out loss, after which it ends
     seconds: float = 300.0  # after which it ends in any case, with the epoch
     seed: int = 0  # of the order of pairs
 

@@ -23,6 +23,7 @@ from tf_llm.contracts import UserError
 
 MAX_FACETS = 20  # fields that are counted
 MAX_VALUES = 10  # of each, the most frequent ones
+MAX_DISTINCT = 1_000  # values of a field, of which more are not counted
 MAX_ANY = 1_000  # values of a list
 EXAMPLES = 'as a text, a number, a list of them, or Between(least, most), such as {"price": Between(2, 10)}'
 
@@ -153,26 +154,35 @@ def format_bound(name: str, bound: float | str | None, wanted: Between) -> str:
     return np.format_float_positional(number, trim="0")
 
 
-def count_facets(searcher, query) -> dict[str, Facet]:
-    """{name: Facet} of the fields that most entries have, for the entries that a query finds.
+def choose_facets(searcher) -> dict[str, bool]:
+    """The keys of the fields that most entries have, first those that more have -> whether their values are counted.
 
-    A field that tells entries apart, so that no two of them share a value, is left out, unless it is one of numbers.
+    Nobody would choose among a thousand values: of such numbers it is only said from where to where they go, and such
+    texts, which tell entries apart, are left out.
     """
-    keys = sorted(searcher.terms_with_prefix("names", ""), key=lambda pair: (-pair[1], pair[0]))
-    keys = [key for key, _ in keys[:MAX_FACETS]]
-    if not keys:
-        return {}
-    asked = {key: {"terms": {"field": f"fields.{key}", "size": MAX_VALUES}} for key in keys}
-    asked |= {f"{key} range": {"stats": {"field": f"fields.{key}"}} for key in keys if key[0] == "n"}
-    answers, facets = searcher.aggregate(query, asked), {}
+    from tantivy import Query
+
+    names = sorted(searcher.terms_with_prefix("names", ""), key=lambda pair: (-pair[1], pair[0]))[:MAX_FACETS]
+    distinct = {key: searcher.cardinality(Query.all_query(), f"fields.{key}") for key, _ in names}
+    return {key: few <= MAX_DISTINCT for key, few in distinct.items() if key[0] == "n" or few <= MAX_DISTINCT}
+
+
+def count_facets(searcher, query, keys: Mapping[str, bool]) -> dict[str, Facet]:
+    """{name: Facet} of the keys that `choose_facets` has chosen, for the entries that a query finds.
+
+    A field of texts of which no two of these entries share one is left out.
+    """
+    counts = {
+        key: {"terms": {"field": f"fields.{key}", "size": MAX_VALUES}} for key, counted in keys.items() if counted
+    }
+    spans = {f"{key} span": {"stats": {"field": f"fields.{key}"}} for key in keys if key[0] == "n"}
+    answers, facets = searcher.aggregate(query, counts | spans) if keys else {}, {}
     for key in keys:
         name, kind = read_key(key)
-        buckets = [(bucket["key"], bucket["doc_count"]) for bucket in answers[key]["buckets"]]
-        others = answers[key]["sum_other_doc_count"]
-        span = answers[f"{key} range"] if kind == "n" else {"min": None, "max": None}
-        if not buckets or (kind == "s" and others and buckets[0][1] == 1):
-            continue
-        if name in facets:  # texts and numbers: what more entries have, came first
-            continue
-        facets[name] = Facet(tuple(buckets), others, span["min"], span["max"])
+        answer = answers.get(key, {"buckets": [], "sum_other_doc_count": 0})
+        buckets = [(bucket["key"], bucket["doc_count"]) for bucket in answer["buckets"]]
+        others, span = answer["sum_other_doc_count"], answers.get(f"{key} span", {"min": None, "max": None})
+        says_nothing = span["min"] is None if kind == "n" else not buckets or (others and buckets[0][1] == 1)
+        if not says_nothing and name not in facets:  # of texts and numbers with one name, what more entries have
+            facets[name] = Facet(tuple(buckets), others, span["min"], span["max"])
     return facets

@@ -157,7 +157,7 @@ class SearchIndex:
             dense = snapshot.rank_dense(vector, require(*admitted) if admitted else None, max(last, DEPTH))
             ranked = fuse([[place for place, _ in lexical], dense], [1.0, snapshot.settings.dense_weight])
         hits = tuple(self._show(snapshot, place, score, terms) for place, score in ranked[begin:last])
-        facets = count_facets(snapshot.searcher, matching) if with_facets else {}
+        facets = count_facets(snapshot.searcher, matching, snapshot.facets) if with_facets else {}
         return Results(hits, facets, snapshot.spelling.suggest(query) if terms else None, total)
 
     def _embed_query(self, query: str, settings: Settings) -> np.ndarray | None:

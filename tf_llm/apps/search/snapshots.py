@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from tf_llm.apps.search.entries import Entry, read_entry
+from tf_llm.apps.search.filters import choose_facets
 from tf_llm.apps.search.generations import LEXICAL, VECTORS, load_settings
 from tf_llm.apps.search.lexical import build_row_query, open_lexical, require
 from tf_llm.apps.search.spelling import Spelling
-from tf_llm.apps.search.vectors import rank_rows, read_vectors
+from tf_llm.apps.search.vectors import rank_rows, rank_scores, read_vectors
 
+FEW = 5_000  # documents that a filter admits, and that are compared one by one
 Place = tuple[int, int]  # of a document in one searcher: segment, number
 
 
@@ -53,23 +55,35 @@ class Snapshot:
     def rank_dense(self, vector: np.ndarray, admitted, count: int) -> list[Place]:
         """The places of the documents nearest to a vector [D] among those that a query of tantivy admits, or all.
 
-        Rows of entries that were replaced, and entries that are not admitted, stand between: so more are looked at
-        until there are enough.
+        Where few are admitted, their rows alone are compared. Else rows of entries that were replaced, and of entries
+        that are not admitted, stand between: so more rows are looked up until there are enough documents.
         """
-        rows_asked = 2 * count
+        number = len(self) if admitted is None else self.searcher.search(admitted, limit=1).count
+        if number <= FEW and admitted is not None:
+            found = [address for _, address in self.searcher.search(admitted, limit=max(number, 1)).hits]
+            rows = np.array([row for row in self.searcher.fast_field_values("row", found) if row is not None], int)
+            best = rows[rank_rows(self.vectors[rows], vector, count)]
+            return self._find_places(best, None)[:count]
+        scores, asked = self.vectors @ np.asarray(vector, "float32"), 2 * count * max(1, len(self) // max(number, 1))
         while True:
-            rows = rank_rows(self.vectors, vector, rows_asked)
-            query = build_row_query(self.schema, rows.tolist())
-            query = require(query, admitted) if admitted is not None else query
-            found = [address for _, address in self.searcher.search(query, limit=max(len(rows), 1)).hits]
-            if len(found) >= count or rows_asked >= len(self.vectors):
-                break
-            rows_asked *= 8
-        places = {
-            row: (address.segment_ord, address.doc)
-            for row, address in zip(self.searcher.fast_field_values("row", found), found, strict=True)
-        }
-        return [places[row] for row in rows.tolist() if row in places][:count]
+            places = self._find_places(rank_scores(scores, asked), admitted)
+            if len(places) >= count or asked >= len(scores):
+                return places[:count]
+            asked *= 8
+
+    def _find_places(self, rows: np.ndarray, admitted) -> list[Place]:
+        """Where the documents of these rows are, in this order, as far as there are such that are admitted."""
+        query = build_row_query(self.schema, rows.tolist())
+        query = require(query, admitted) if admitted is not None else query
+        found = [address for _, address in self.searcher.search(query, limit=max(len(rows), 1), count=False).hits]
+        owners = self.searcher.fast_field_values("row", found)
+        places = {row: (place.segment_ord, place.doc) for row, place in zip(owners, found, strict=True)}
+        return [places[row] for row in rows.tolist() if row in places]
+
+    @functools.cached_property
+    def facets(self) -> dict[str, bool]:
+        """What `filters.count_facets` is to count."""
+        return choose_facets(self.searcher)
 
     def read(self, place: Place) -> Entry:
         """The entry at a place."""

@@ -92,6 +92,10 @@ def rank_rows(vectors: np.ndarray, vector: np.ndarray, count: int) -> np.ndarray
     >>> rank_rows(np.array([[1, 0], [0, 1], [0.6, 0.8]]), np.array([0.1, 1]), 2).tolist()
     [1, 2]
     """
-    scores = vectors @ np.asarray(vector, "float32")  # [R]
-    nearest = np.argpartition(-scores, count)[:count] if count < len(scores) else np.arange(len(scores))
-    return nearest[np.lexsort((nearest, -scores[nearest]))]
+    return rank_scores(vectors @ np.asarray(vector, "float32"), count)
+
+
+def rank_scores(scores: np.ndarray, count: int) -> np.ndarray:
+    """The places of the `count` largest scores [R], the largest first; of equals, the earlier one."""
+    best = np.argpartition(-scores, count)[:count] if count < len(scores) else np.arange(len(scores))
+    return best[np.lexsort((best, -scores[best]))]
