@@ -2,8 +2,12 @@
 
 import doctest
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -346,3 +350,34 @@ def test_what_was_killed_just_before_its_commit_is_not_in_the_way(tmp_path):
     again.update([Entry(TEAS[0].address, "Hojicha", "Roasted.")])
     assert len(again) == 4 and titles(SearchIndex.open(tmp_path).search("hojicha roasted")) == ["Hojicha"]
     assert not SearchIndex.open(tmp_path).search("sencha kukicha").total
+
+
+# === In processes of their own ===
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def launch(*arguments):
+    command = [sys.executable, *map(str, arguments)]
+    environment = os.environ | {"TF_LLM_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+
+
+def test_kills_lose_nothing():
+    result = launch(REPOSITORY / "examples" / "benchmarks" / "crash_safe_search.py", "--kills=2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["value"] == 2 and "2 of 2: nothing lost" in result.stdout
+
+
+@pytest.mark.thorough
+def test_products_are_found_in_a_terminal(tmp_path):
+    (tmp_path / "shop.csv").write_text(
+        "name,price,brand\nTrail shoes,89.5,Acme\nRoad shoes,120,Bore\nRain jacket,9,Acme\n"
+    )
+    script, folder = REPOSITORY / "examples" / "search.py", f"--folder={tmp_path / 'index'}"
+    result = launch(script, folder, f"--catalogue={tmp_path / 'shop.csv'}", "--query=shose", "--filter=brand=Acme")
+    assert result.returncode == 0, result.stderr
+    assert "Update(written=3" in result.stdout and "did you mean: shoes" in result.stdout
+    result = launch(script, folder, "--query=shoes", "--filter=brand=Acme")
+    assert "1 entries" in result.stdout and "Trail \033[1mshoes\033[0m" in result.stdout
+    assert "price: 89.5 (1)" in result.stdout

@@ -13,8 +13,9 @@ each question has one, gain nothing. In a second column all that are listed gain
     dense, from topics    an encoder's vectors before tuning: which words stand in the same papers
     dense, tuned          the same after contrastive tuning on titles and the texts under them
     hybrid, …             BM25 and dense by reciprocal rank, as much of the latter as finds held-out papers by their
-                          titles best: 0 where words alone do
-    hybrid 1 : 1, …       both as much, as reciprocal rank fusion was published; not what is chosen
+                          titles best: 0 where words alone do. This is what the goal is about
+    hybrid 1 : 1, …       both as much, as reciprocal rank fusion was published. Titles share nearly all words with
+                          their texts and questions do not, so what titles choose is cautious
 
 Neither the encoder, nor when its training ends, nor the weight, has seen a question. How often chance would make as
 large a difference, a paired bootstrap over the questions says. Goals: BM25 within .01 of numpy's; the hybrid above BM25
@@ -57,7 +58,8 @@ UNITS = {"bm25_apart": "nDCG@10", "gain": "of BM25's nDCG@10", "mrr": "MRR", "p9
 QUICK_GOALS = {"bm25_apart": 0.01, "gain": 0.0, "mrr": 0.7, "p95_ms": 100.0}
 PARTS = {"cranfield": ("bm25_apart", "gain"), "documentation": ("mrr",), "speed": ("p95_ms",)}  # and their goals
 K1, B = 1.2, 0.75
-BM25, NUMPY, BM25S, HYBRID = "BM25, tantivy", "BM25, numpy", "BM25, bm25s", "hybrid, tuned"
+BM25, NUMPY, BM25S = "BM25, tantivy", "BM25, numpy", "BM25, bm25s"
+HYBRID, EQUAL = "hybrid, tuned", "hybrid 1 : 1, tuned"
 
 _DATA = flags.DEFINE_string("data", os.environ.get("TF_LLM_DATA", "../shared/data"), "The folder of test data.")
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer pages, no tuning, against sanity bounds.")
@@ -330,6 +332,7 @@ def main(_):
         means = {name: float(np.mean(scores)) for name, scores in ndcg.items()}
         figures["bm25_apart"] = abs(means[BM25] - means[NUMPY])
         figures["gain"] = means.get(HYBRID, means["hybrid, from topics"]) / means[BM25] - 1
+        figures["gain_1_to_1"] = means.get(EQUAL, means["hybrid 1 : 1, from topics"]) / means[BM25] - 1
     entries = list(read_site(SelfCrawl(("python", "pydoc_data")) if _QUICK.value else SelfCrawl()))
     if "documentation" in _PARTS.value:
         figures["mrr"] = ask_for_pages(entries)
@@ -339,7 +342,7 @@ def main(_):
     if _PICTURE.value and ndcg:
         draw(ndcg, _PICTURE.value)
 
-    each = {n: v >= goals[n] if n in ("gain", "mrr") else v <= goals[n] for n, v in figures.items()}
+    each = {n: v >= goals[n] if n in ("gain", "mrr") else v <= goals[n] for n, v in figures.items() if n in goals}
     name = "gain" if "gain" in figures else next(iter(figures))
     result = {"name": "search_quality", "value": round(figures[name], 4), "goal": goals[name], "unit": UNITS[name]}
     figures = {name: round(value, 4) for name, value in figures.items()}
