@@ -140,6 +140,7 @@ def test_a_step_that_is_not_finite_is_none(learner):
     assert math.isfinite(learner.read(TEXT).nats) and learner.drift > 0
 
 
+@pytest.mark.thorough
 def test_other_kinds_of_models_learn_too(eagerly):
     kind = {"architecture": "cnn", "positions": "none", "short_convolution": 0, "context": "vector"}
     learner = OnlineLearner(build(**kind), learning_rate=1e-2, radius=0.5)
