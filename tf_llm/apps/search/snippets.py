@@ -92,8 +92,8 @@ def place(text: str, matches: list[tuple[int, int, str]], width: int) -> tuple[i
             inside.append(term)
         if (found := (len(set(inside)), len(inside))) > best:
             best, first = found, (begin, matches[number + len(inside) - 1][1])
-    begin, end = first or (0, 0)
-    room = max(width - (end - begin), 0)
+    begin, last = first or (0, 0)
+    room = max(width - (last - begin), 0)
     # Begin with the sentence where it is near, else with a word; fill up behind.
     near = [found.end() for found in SENTENCE_END.finditer(text, max(0, begin - room), begin)]
     if near or begin <= room:
@@ -102,11 +102,9 @@ def place(text: str, matches: list[tuple[int, int, str]], width: int) -> tuple[i
         space = SPACE.search(text, begin - min(room, width // 4), begin)
         begin = space.end() if space else begin
     end = begin + width
-    if (
-        end < len(text)
-        and (space := max(text.rfind(" ", begin, end), text.rfind("\n", begin, end))) > begin + width // 2
-    ):
-        end = space
+    if end < len(text):
+        space = max(text.rfind(sign, begin, end) for sign in " \n")
+        end = space if space >= max(last, begin + width // 2) else end  # not within the last match
     end = min(end, len(text))
     while begin < end and text[begin].isspace():
         begin += 1
