@@ -11,6 +11,9 @@ Nobody watches a model that learns from what comes along, so it is held on a lea
     decay   with each step they go back by a share of the way, as Krause et al. have it
     undo    the weights of before a text come back, bit for bit;  `forget` brings back the trained ones
 
+A model of pages gains by it, the more the further a text is from what it was trained on. One that has answers by heart
+pays for each new one with some of the old: examples/benchmarks/chatbot_quality.py has figures of the former.
+
 Glossary: S source length, T target length, V vocabulary.
 """
 
