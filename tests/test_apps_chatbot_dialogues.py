@@ -1,8 +1,8 @@
 """What a bot is taught: facts, phrasings, conversations of others; bad rows are counted."""
 
 import ast
-import doctest
 import csv
+import doctest
 import json
 import sys
 import types
