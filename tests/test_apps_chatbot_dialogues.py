@@ -1,6 +1,7 @@
 """What a bot is taught: facts, phrasings, conversations of others; bad rows are counted."""
 
 import ast
+import csv
 import doctest
 import json
 import sys
@@ -165,9 +166,12 @@ def test_answers_of_a_faq_are_word_for_word_those_of_the_file(tmp_path):
     assert Faq.open(path).find("where is it").answer == 'Here, "there".\nSecond line'
 
 
-def test_bad_rows_of_a_faq_are_counted_and_the_rest_is_used(tmp_path):
+@pytest.mark.parametrize("limit", [131_072, 1 << 20], ids=["usual", "as crawl/tables.py leaves it"])
+def test_bad_rows_of_a_faq_are_counted_and_the_rest_is_used(tmp_path, limit):
+    before = csv.field_size_limit(limit)  # of the whole process
     rows = ["question,answer", "How do I pay?,By card.", "alone", ",Yes.", "", f"long,{'x' * 200_000}", "And now?,\x00"]
     faq_ = Faq.open(write_csv(tmp_path / "f.csv", "\n".join(rows) + "\n"))
+    csv.field_size_limit(before)
     assert ("How do I pay?", "By card.") in faq_.rows
     assert faq_.rejections == Counter({"no answer": 1, "no question": 1, "bad CSV": 1}) + Counter(
         {"bad CSV": 1} if ("And now?", "\x00") not in faq_.rows else {}

@@ -177,6 +177,7 @@ SETTINGS = {"steps": 3, "batch_size": 4, "precision": "float32"}
 
 def publish(folder):
     """A T5 of random weights, as transformers writes one."""
+    pytest.importorskip("safetensors", reason="needs safetensors: pip install 'tf_llm[hugging_face]'")
     config = build_size("t5_v1_1_small", vocabulary_size=TOKENIZER.vocabulary_size, source_length=9, target_length=6)
     config = dataclasses.replace(config, num_layers=1, num_decoder_layers=1, d_model=8, d_ff=16, num_heads=2, d_head=4)
     save_pretrained(build_model(config), TOKENIZER, folder)

@@ -70,6 +70,10 @@ def test_recipes_read_the_same_pages():
             r"model\.packed and objective\.packed are expected to be alike.*Received: False and True",
         ),
         (
+            lambda run: vary(run, "model", embeddings="none", target_vocabulary_size=50),
+            r"model\.target_vocabulary_size is expected to be 0 in a run: .* Received: 50",
+        ),
+        (
             lambda run: vary(vary(run, "model", output_bias=False), "training", start_from_frequencies=True),
             r"model\.output_bias is expected to be True where training\.start_from_frequencies is\. Received: False",
         ),
@@ -86,7 +90,7 @@ def test_recipes_read_the_same_pages():
             r"tokens is expected to be one of \['words', 'characters', 'unigram', 'bpe'\]\. .*'bytes'",
         ),
     ],
-    ids=["prefix", "spans", "denoisers", "pairs", "packed", "frequencies", "words", "sentinels", "tokens"],
+    ids=["prefix", "spans", "denoisers", "pairs", "packed", "two", "frequencies", "words", "sentinels", "tokens"],
 )
 def test_stages_must_fit_together(change, text):
     with pytest.raises(ValueError, match=text):

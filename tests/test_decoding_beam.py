@@ -290,7 +290,10 @@ def generator(request):
     return Generator(model, WordTokenizer(words, WordsConfig(stop_words="none"))), model
 
 
-@pytest.mark.parametrize("positions", ["relative", "rotary", "learned"])
+@pytest.mark.parametrize(
+    "positions",
+    ["rotary", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("relative", "learned"))],
+)
 def test_beams_that_share_a_cache_find_what_those_with_caches_of_their_own_find(positions):
     """The one moves an index at each step, the other all keys and values. Keys have fewer heads than queries here."""
     config = ModelConfig(

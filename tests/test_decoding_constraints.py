@@ -61,6 +61,16 @@ def test_a_row_says_the_same_in_company(generate, trie):
     assert together == [generate(prompt, constraint=trie, do_sample=False, max_new_tokens=15) for prompt in prompts]
 
 
+def test_grammars_of_other_sizes_take_turns(generate):
+    """Both have two edges in a state at most; their tables have other sizes."""
+    encode = generate.tokenizer.encode
+    small, large = (["a", "b"], ["abcdef" * 2, "bcdefa" * 2])
+    for texts in (small, large, small):
+        trie = Automaton.from_sequences([encode(text) for text in texts])
+        for settings in ({"do_sample": False}, {"num_beams": 2}):
+            assert generate("abc", constraint=trie, max_new_tokens=15, **settings) in texts
+
+
 def test_beams_find_the_likeliest_that_is_allowed():
     answer = build_scripted(5, frame="request")
     texts = ["abc", "abd", "cab", "dd"]

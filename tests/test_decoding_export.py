@@ -133,6 +133,7 @@ def ask_elsewhere(folder, strings, scored, tmp_path, with_text=False):
     return [base64.b64decode(text) for text in answers["texts"]], answers
 
 
+@pytest.mark.thorough
 def test_a_process_without_tf_llm_says_the_same_to_any_text(generate, exported, prompts, tmp_path):
     strings = [prompt.encode() for prompt in prompts] + [b"\xff w1 \xc3", b"\xed\xa0\x80"]  # the last two are no text
     told, answers = ask_elsewhere(exported[0], strings, strings[1:11], tmp_path)
@@ -144,6 +145,7 @@ def test_a_process_without_tf_llm_says_the_same_to_any_text(generate, exported, 
     np.testing.assert_allclose(answers["vectors"][:100], generate.embed(prompts), atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_calls_bring_settings_of_their_own(generate, module):
     prompts, seeds, limits, temperatures = (
         ["w1 w2 w3", "w9", "w1 w2 w3", ""],

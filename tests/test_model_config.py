@@ -61,6 +61,14 @@ def test_docstring_examples():
             "model.short_convolution expected self-attention, which architecture='rnn' has not; choose short_conv",
         ),
         ({"embeddings": "all"}, "model.output_l2 expected to be 0 with embeddings='all': it would shrink the input"),
+        (
+            {"target_vocabulary_size": -1},
+            "model.target_vocabulary_size expected a whole number of at least 0. Received: -1",
+        ),
+        (
+            {"target_vocabulary_size": 50},
+            "model.target_vocabulary_size expected embeddings='none': two vocabularies share no table. Received: both",
+        ),
         ({"packed": True}, "model.packed expected context='sequence': one vector would mix all examples of a row"),
         ({"packed": True, "context": "sequence"}, "model.packed expected norms without batch statistics; choose norm"),
         (

@@ -287,6 +287,7 @@ def train(folder, chosen, dropout_class, steps, copies=1, seed=0):
     return notes.nats, [variable.numpy() for variable in [*model.variables, *model.optimizer.variables]]
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_draws_the_masks_of_one_that_went_on(tmp_path):
     chosen = tf.distribute.OneDeviceStrategy("/cpu:0")
     whole, expected = train(tmp_path / "whole", chosen, Dropout, steps=6)

@@ -26,6 +26,7 @@ VARIANTS = {
     "sequence": SEQUENCE,
     "grouped": dataclasses.replace(SEQUENCE, num_key_value_heads=2, d_head=3, activation="swiglu"),
     "tied": dataclasses.replace(SEQUENCE, embeddings="all", output_scale=True, norm="rms", positions="relative"),
+    "two_vocabularies": dataclasses.replace(SEQUENCE, embeddings="none", target_vocabulary_size=37),
     "own_tables": dataclasses.replace(SEQUENCE, embeddings="none", output_bias=False, positions="rotary"),
     "norms_last": dataclasses.replace(SMALL, norm="batch_layer", norm_place="last", input_norm="rms"),
     "no_biases": dataclasses.replace(SEQUENCE, feed_forward_bias=False, activation="gated_gelu", positions="none"),

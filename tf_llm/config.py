@@ -80,6 +80,11 @@ class RunConfig:
                 "model.packed and objective.packed are expected to be alike: one reads the columns that the other "
                 f"makes. Received: {self.model.packed} and {self.objective.packed}"
             )
+        if self.model.target_vocabulary_size:
+            raise ValueError(
+                "model.target_vocabulary_size is expected to be 0 in a run: its shards have one vocabulary for both "
+                f"sides. Received: {self.model.target_vocabulary_size}"
+            )
         if self.training.start_from_frequencies and not self.model.output_bias:
             raise ValueError(
                 "model.output_bias is expected to be True where training.start_from_frequencies is. Received: False"

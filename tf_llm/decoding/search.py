@@ -64,7 +64,7 @@ def search(generator, prompts, config):
         rules = choose_rules(repeat_rows(arrays, beam.num_beams), fixed)
         return decode_beams(step, state, beam, rows, length, rules, said, begin, window, ended, shared)[0]
 
-    key = ("search", rows, room, beam, *name_shapes(arrays, fixed))
+    key = ("search", rows, room, beam, *name_shapes(arrays, fixed, table))
     said = np.full([rows, room], PAD_ID, "int32")
     for begin in range(0, limit, length):
         ended = np.array([row[0].finish_reason is not None for row in texts] + [True] * (rows - len(texts)))

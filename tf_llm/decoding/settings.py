@@ -206,9 +206,11 @@ def stack_settings(configs, prefixes=()):
     return arrays, fixed, table
 
 
-def name_shapes(arrays, fixed):
-    """By what graphs that are made for settings differ, as a tuple."""
-    return (*((name, array.shape[1:]) for name, array in sorted(arrays.items())), *sorted(fixed.items()))
+def name_shapes(arrays, fixed, table):
+    """By what graphs that are made for settings differ, as a tuple. How many rows there are is not part of it."""
+    shapes = [(name, array.shape[1:]) for name, array in sorted(arrays.items())]
+    sizes = [(name, column.shape) for name, column in sorted(table.items())]
+    return (*shapes, *sizes, *sorted(fixed.items()))
 
 
 def choose_strategy(arrays, fixed):

@@ -82,7 +82,7 @@ class Stream:
         rows, length = len(self._limits), self.generator.target_length
         room = length * next_power(-(-int(self._limits.max()) // length))
         advance = self._build_advance(rows)
-        key = ("advance", rows, room, self._guesses, *name_shapes(self._arrays, self._fixed))
+        key = ("advance", rows, room, self._guesses, *name_shapes(self._arrays, self._fixed, self._table))
         said, count = np.full([rows, room], PAD_ID, "int32"), 0
         while not all(text.finish_reason for text in self.texts):
             context, state = self._read(rows)

@@ -24,6 +24,7 @@ class ModelConfig:
 
     architecture: str = "transformer"  # what blocks are made of; "rnn" and "cnn" are the baselines
     vocabulary_size: int = 8_003  # V, the special tokens included
+    target_vocabulary_size: int = 0  # of what the decoder says, where that has ids of its own; 0 is vocabulary_size
     source_length: int = 64  # S, tokens that the encoder reads
     target_length: int = 64  # T, tokens that the decoder says
     num_layers: int = 2  # blocks in the encoder
@@ -62,7 +63,7 @@ class ModelConfig:
         sizes = ("vocabulary_size", "source_length", "target_length", "num_layers", "num_heads", "d_model", "d_ff")
         for name in sizes:
             self._check_whole(name, 1)
-        for name in ("num_decoder_layers", "num_key_value_heads", "d_head"):
+        for name in ("target_vocabulary_size", "num_decoder_layers", "num_key_value_heads", "d_head"):
             self._check_whole(name, 0)
         self._check_whole("reach", 2)
         self._check_whole("short_convolution", 2 if self.short_convolution else 0)
@@ -132,6 +133,10 @@ class ModelConfig:
                 "choose short_convolution=0",
             ),
             (
+                self.target_vocabulary_size and self.embeddings != "none",
+                "target_vocabulary_size expected embeddings='none': two vocabularies share no table",
+            ),
+            (
                 self.embeddings == "all" and self.output_l2 > 0,
                 "output_l2 expected to be 0 with embeddings='all': it would shrink the input words, too",
             ),
@@ -151,6 +156,11 @@ class ModelConfig:
         ):
             if refused:
                 raise ValueError(f"model.{reason}. Received: both")
+
+    @property
+    def said_vocabulary_size(self):
+        """How many ids the decoder can say."""
+        return self.target_vocabulary_size or self.vocabulary_size
 
     @property
     def head_size(self):

@@ -238,7 +238,8 @@ def build_input_embedding(config, name):
     else:
         initializer = keras.initializers.RandomNormal(stddev=1.0)
     table_name = "table" if name == "input_embedding" else f"{name}_table"
-    hidden = keras.layers.Embedding(config.vocabulary_size, config.d_model, initializer, name=table_name)(ids)
+    size = config.vocabulary_size if name == "input_embedding" else config.said_vocabulary_size
+    hidden = keras.layers.Embedding(size, config.d_model, initializer, name=table_name)(ids)
     if config.embedding_scale:
         hidden = keras.layers.Rescaling(config.d_model**0.5, name="scale")(hidden)
     hidden = Dropout(config.embedding_dropout, name="dropout")(hidden)
@@ -289,7 +290,7 @@ def build_output_embedding(config, input_embedding):
         output = TiedOutput(input_embedding.get_layer("table"), config.output_bias, name=name)
     else:
         output = keras.layers.Dense(
-            config.vocabulary_size,
+            config.said_vocabulary_size,
             use_bias=config.output_bias,
             kernel_regularizer=keras.regularizers.L2(config.output_l2) if config.output_l2 else None,
             name=name,

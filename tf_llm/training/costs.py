@@ -56,8 +56,10 @@ def list_weights(config):
     [(32, 8), (512,), (512, 512), (512, 1024), (512, 512), (512,), (512, 2048), (2048, 512), (512,)]
     """
     source, target, width = config.source_length, config.target_length, config.d_model
-    table = Weight("input_embedding", (config.vocabulary_size, width))
-    weights = [table, *_list_norm(config.input_norm, table.part, width)] * (1 + (config.embeddings == "none"))
+    weights = []
+    for size in [config.vocabulary_size, config.said_vocabulary_size][: 1 + (config.embeddings == "none")]:
+        table = Weight("input_embedding", (size, width))
+        weights += [table, *_list_norm(config.input_norm, table.part, width)]
     if config.positions == "learned":
         weights.append(Weight("position_embedding", (max(source, target), width)))
     for part, layers, length in (("encoder", config.num_layers, source), ("decoder", config.decoder_layers, target)):
@@ -66,8 +68,9 @@ def list_weights(config):
         weights += _list_block(config, part, length) * layers
         weights += _list_norm(config.norm, part, width) if config.norm_place == "first" else []
     is_tied = config.embeddings == "all"
-    weights.append(Weight("output_embedding", (width, config.vocabulary_size), target, shared=is_tied))
-    return weights + [Weight("output_embedding", (config.vocabulary_size,))] * config.output_bias
+    words = config.said_vocabulary_size
+    weights.append(Weight("output_embedding", (width, words), target, shared=is_tied))
+    return weights + [Weight("output_embedding", (words,))] * config.output_bias
 
 
 def _list_block(config, part, length):
@@ -221,7 +224,7 @@ def count_memory(config, optimizer, precision, rows, accumulates=False, compiled
         "optimizer": FLOAT32 * count_state(config, optimizer, averages),
         "gradients": (FLOAT32 * (1 + accumulates) + size % FLOAT32) * parameters,
         "activations": rows * count_activations(config, precision, compiled),
-        "logits": rows * (size + 1 if compiled else 2 * FLOAT32) * config.target_length * config.vocabulary_size,
+        "logits": rows * (size + 1 if compiled else 2 * FLOAT32) * config.target_length * config.said_vocabulary_size,
     }
 
 

@@ -28,6 +28,7 @@ MARGIN = 0.02  # by which the best answer must be more like than the next other 
 MOST_ASKED = 500  # questions of a file, spread evenly, by which its threshold is chosen
 PRECISION = 0.9  # of what is answered, the share that has to be right where a threshold is chosen
 MAX_BYTES = 64 << 20
+LONGEST = 100_000  # characters of a question or an answer; the csv module's own limit is one of the whole process
 COLUMNS = ("question", "answer")
 
 
@@ -202,5 +203,7 @@ def read_rows(file, path, remedy):
             continue
         if row is None:
             return
-        if any(row):
+        if any(len(cell) > LONGEST for cell in row):
+            yield None
+        elif any(row):
             yield tuple(row[column].strip() if column < len(row) else "" for column in columns)

@@ -14,6 +14,10 @@ errors.py      refusals in OpenAI's shape
 metrics.py     what Prometheus reads
 listening.py   a port, and stopping without losing an answer
 
+page.py         one page in the browser for chatbot, search and assistant: its files (web/), what protects it
+page_routes.py  what the page asks;  page_shapes.py: checked, and what it is answered
+sessions.py     who is talking;  talking.py: the threads in which the three work, and answers told while they are made
+
 request ─ limits ─ app ─ texts ─ answers ══ batching ─ writing ─ model
                                    │    <══ events ═══╛
 response ───────── words ──────────╯

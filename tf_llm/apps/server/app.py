@@ -85,7 +85,7 @@ def build_app(generate, name, key=None, hosts=LOOPBACK, warm=True, **settings):
         responses=ERRORS,
     )
     app.router.route_class = StrictRoute
-    app.state.service = service
+    app.state.service, app.state.limits, app.state.door = service, service.limits, service.batcher
     add_routes(app, service)
     name_model(app, service.name)
     app.add_middleware(Guard, limits=service.limits, is_closing=lambda: service.batcher.closing, key=key, hosts=hosts)

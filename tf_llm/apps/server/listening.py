@@ -15,11 +15,17 @@ GRACE = 15  # seconds beyond the time limit that the slowest client has for read
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that closes the batcher's door before its own, and does not die of the signal it obeyed."""
+    """A uvicorn server that closes the door behind it before its own, and does not die of the signal it obeyed.
 
-    def __init__(self, config, batcher, ready):
+    Args:
+        config: uvicorn's.
+        door: its `close()` has nothing more accepted, such as a `Batcher`.
+        ready: called without arguments, once the server listens.
+    """
+
+    def __init__(self, config, door, ready):
         super().__init__(config)
-        self._batcher, self._ready = batcher, ready
+        self._door, self._ready = door, ready
 
     def handle_exit(self, sig, frame):
         self.force_exit = self.should_exit  # the second time
@@ -31,7 +37,7 @@ class Server(uvicorn.Server):
             self._ready()
 
     async def shutdown(self, sockets=None):
-        self._batcher.close()
+        self._door.close()
         await super().shutdown(sockets)
 
 
@@ -64,10 +70,10 @@ def bind(host, port):
 
 
 def serve(app, host="127.0.0.1", port=8000, ready=lambda address: None):
-    """Serves an application of `app.build_app` until the process is told to stop.
+    """Serves an application of `app.build_app` or `page.build_page` until the process is told to stop.
 
     Args:
-        app: what `build_app` returned.
+        app: what one of them returned.
         host: 127.0.0.1 is this machine alone. Any other address is open to whoever reaches it: give `build_app` a key.
         port: 0 takes a free one.
         ready: called with the address, once the server listens.
@@ -84,8 +90,8 @@ def serve(app, host="127.0.0.1", port=8000, ready=lambda address: None):
         proxy_headers=False,
         ws="none",
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=round(app.state.service.limits.seconds) + GRACE,
+        timeout_graceful_shutdown=round(app.state.limits.seconds) + GRACE,
     )
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{listener.getsockname()[1]}"
-    Server(config, app.state.service.batcher, lambda: ready(address)).run(sockets=[listener])
+    Server(config, app.state.door, lambda: ready(address)).run(sockets=[listener])
