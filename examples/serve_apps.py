@@ -47,11 +47,11 @@ def find_chatbot():
         return lambda: Chatbot(faq=faq)
     if CHATBOT.value:
         from tf_llm.apps.chatbot.fact_search import FactSearch
-        from tf_llm.apps.chatbot.training import teach_documentation
+        from tf_llm.apps.chatbot.training import MEMORY, teach_documentation
 
         generate, taught, others = teach_documentation(CHATBOT.value)
         retrieve = FactSearch([*taught, *others])
-        return lambda: Chatbot(generate, retrieve, looks_up=PAGES.value)
+        return lambda: Chatbot(generate, retrieve, memory=MEMORY, looks_up=PAGES.value)
     return None
 
 
