@@ -15,7 +15,7 @@ The first start teaches a model some 2,200 names of the standard library, in abo
     > And textwrap.dedent?
     Remove any common leading whitespace from every line in text.
 
-Asked in other words than it was taught in, it says 93 of 100 summaries to the letter
+Asked in other words than it was taught in, it says 96 of 100 summaries to the letter
 (benchmarks/chatbot_quality.py). Of names that it was not taught it says something all the same, and that is wrong:
 --pages or /pages looks them up. With --learn, what was looked up is learned, at the expense of what was known before;
 /undo takes it back.
