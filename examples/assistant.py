@@ -3,7 +3,7 @@
     pip install "tf_llm[assistant]"
     python examples/assistant.py --workdir=runs/assistant
 
-The first time it learns to understand, about MINUTES minutes on 2 cores, and keeps in the folder what it has learnt;
+The first time it learns to understand, some 20 minutes on 2 cores, and keeps in the folder what it has learnt;
 interrupted, the same command goes on. Then ask it something. What would change something is done after a yes:
 
     > remind me to water the ferns tomorrow at six

@@ -89,7 +89,9 @@ def find_assistance(index):
         due = zip(("Reminder", "Timer"), store.take_due(now()), strict=True)
         return [f"{kind}: {entry.text}" for kind, entries in due for entry in entries]
 
-    return Assistance(find_understanding(ASSISTANT.value), toolbox, search, now, list_due)
+    return Assistance(
+        understand=find_understanding(ASSISTANT.value), toolbox=toolbox, search=search, now=now, list_due=list_due
+    )
 
 
 def main():

@@ -4,7 +4,10 @@ import dataclasses
 import doctest
 import importlib
 import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -399,3 +402,26 @@ def test_what_the_search_finds_is_shown_as_hits(site):
 def test_doctests(name):
     result = doctest.testmod(importlib.import_module(f"tf_llm.apps.server.{name}"))
     assert result.attempted and not result.failed
+
+
+@pytest.mark.thorough
+def test_the_example_puts_an_assistant_together(tmp_path):
+    """As it is, but for the model: what understands here knows one call."""
+    example = Path(__file__).resolve().parent.parent / "examples" / "serve_apps.py"
+    code = (
+        "import importlib.util\n"
+        "from absl import flags\n"
+        "from tf_llm.apps.assistant import teaching\n"
+        "from tf_llm.apps.assistant.calls import Understood, parse_call\n"
+        "call = parse_call('calculate(expression=\"2 + 3\")')\n"
+        "teaching.find_understanding = lambda folder: lambda text: Understood(call, 1.0)\n"
+        f"spec = importlib.util.spec_from_file_location('serve_apps', {str(example)!r})\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        f"flags.FLAGS(['x', '--assistant=any', {'--folder=' + str(tmp_path)!r}])\n"
+        "assistance = module.find_assistance(None)\n"
+        "print(assistance.begin().ask('two and three').text, assistance.list_due())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.strip().endswith("2 + 3 = 5 []")
