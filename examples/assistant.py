@@ -19,7 +19,6 @@ environment. --index names an index that examples/search.py made: questions are 
 import os
 import threading
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets at length when it is imported
 from absl import flags
@@ -36,12 +35,11 @@ INDEX = flags.DEFINE_string("index", None, "The folder of a search index, for qu
 SHOW_CALLS = flags.DEFINE_bool("show_calls", False, "Say what was understood, as a call.")
 
 
-def announce(store, now):
+def announce(list_due):
     """Says what is due, as soon as it is."""
     while True:
-        for kind, entries in zip(("Reminder", "Timer"), store.take_due(now()), strict=True):
-            for entry in entries:
-                print(f"\a\n{kind}: {entry.text}", flush=True)
+        for text in list_due():
+            print(f"\a\n{text}", flush=True)
         time.sleep(1)
 
 
@@ -55,19 +53,13 @@ def load_search(folder):
 
 def main():
     from tf_llm.apps.assistant.assistant import Assistant
-    from tf_llm.apps.assistant.calendar import Calendar
-    from tf_llm.apps.assistant.home import HomeAssistant, SimulatedHome
-    from tf_llm.apps.assistant.standard import build_toolbox, find_zone, make_clock
-    from tf_llm.apps.assistant.store import Store
+    from tf_llm.apps.assistant.standard import open_toolbox
     from tf_llm.apps.assistant.teaching import find_understanding
 
-    folder, zone = Path(FOLDER.value), find_zone()
-    now, store = make_clock(zone), Store(folder / "assistant.sqlite")
-    home = HomeAssistant(HOUSE.value, os.environ.get(TOKEN, "")) if HOUSE.value else SimulatedHome()
-    toolbox = build_toolbox(store, Calendar(folder / "calendar.ics", zone), home, now)
+    toolbox, now, list_due = open_toolbox(FOLDER.value, HOUSE.value, os.environ.get(TOKEN, ""))
     search = load_search(INDEX.value) if INDEX.value else None
     assistant = Assistant(find_understanding(WORKDIR.value), toolbox, search, now)
-    threading.Thread(target=announce, args=(store, now), daemon=True).start()
+    threading.Thread(target=announce, args=(list_due,), daemon=True).start()
     print("Ask me something. Ctrl+D ends it.")
     while True:
         try:

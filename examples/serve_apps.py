@@ -72,23 +72,12 @@ def find_assistance(index):
     """What assistants are made of, or None."""
     if not ASSISTANT.value:
         return None
-    from tf_llm.apps.assistant.calendar import Calendar
-    from tf_llm.apps.assistant.home import HomeAssistant, SimulatedHome
-    from tf_llm.apps.assistant.standard import build_toolbox, find_zone, make_clock
-    from tf_llm.apps.assistant.store import Store
+    from tf_llm.apps.assistant.standard import open_toolbox
     from tf_llm.apps.assistant.teaching import find_understanding
     from tf_llm.apps.server.page import Assistance
 
-    folder, zone = Path(FOLDER.value), find_zone()
-    now, store = make_clock(zone), Store(folder / "assistant.sqlite")
-    home = HomeAssistant(HOUSE.value, os.environ.get(TOKEN, "")) if HOUSE.value else SimulatedHome()
-    toolbox = build_toolbox(store, Calendar(folder / "calendar.ics", zone), home, now)
+    toolbox, now, list_due = open_toolbox(FOLDER.value, HOUSE.value, os.environ.get(TOKEN, ""))
     search = index and (lambda query: index.search(query, count=5).hits)
-
-    def list_due():
-        due = zip(("Reminder", "Timer"), store.take_due(now()), strict=True)
-        return [f"{kind}: {entry.text}" for kind, entries in due for entry in entries]
-
     return Assistance(
         understand=find_understanding(ASSISTANT.value), toolbox=toolbox, search=search, now=now, list_due=list_due
     )

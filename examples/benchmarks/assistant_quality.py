@@ -35,7 +35,7 @@ from tf_llm.apps.assistant.call_tokens import find_words
 from tf_llm.apps.assistant.calls import OUT_OF_SCOPE, parse_call
 from tf_llm.apps.assistant.corpora import read_clinc, read_snips
 from tf_llm.apps.assistant.phrasings import generate_utterances
-from tf_llm.apps.assistant.teaching import TeachingConfig, draw_grammar, train_understanding
+from tf_llm.apps.assistant.teaching import TeachingConfig, draw_grammar, judge, train_understanding
 from tf_llm.contracts import UserError
 from tf_llm.evaluation.understanding import choose_threshold, score_frames
 
@@ -122,7 +122,7 @@ def measure(name, folder, workdir):
     seconds = time.perf_counter() - begin
     understand.threshold = 0.0
     if name == "clinc150" and not _QUICK.value:
-        understand.threshold = find_clinc_threshold(understand, validation)
+        understand.threshold = choose_threshold(*judge(understand, validation), IN_SCOPE)  # whatever part is scored
     understood = understand.understand_all([utterance.text for utterance in scored])
     figures = score_frames(
         [as_frame(utterance.call) for utterance in scored], [as_frame(one.call) for one in understood]
@@ -143,17 +143,6 @@ def without_nan(results):
         name: {measure: None if value != value else round(value, 4) for measure, value in figures.items()}
         for name, figures in results.items()
     }
-
-
-def find_clinc_threshold(understand, validation):
-    """The threshold that keeps IN_SCOPE of the validation requests right, whatever part is scored."""
-    made = understand.understand_all([utterance.text for utterance in validation])
-    right = [
-        one.call is not None and one.call.name == utterance.name
-        for one, utterance in zip(made, validation, strict=True)
-    ]
-    in_scope = [utterance.name != OUT_OF_SCOPE for utterance in validation]
-    return choose_threshold([one.confidence for one in made], right, in_scope, IN_SCOPE)
 
 
 def draw(results, path):

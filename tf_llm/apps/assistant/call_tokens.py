@@ -78,6 +78,7 @@ class CallTokenizer:
         self.vocabulary_size = len(SPECIAL_TOKENS) + len(self.tools) + len(tags)
         self._names = {id: name for name, id in self.name_ids.items()}
         self._tags = {id: tag for tag, id in self.tag_ids.items()}
+        self._labels = [*SPECIAL_TOKENS, *self.tools, *map("-".join, tags)]
 
     @classmethod
     def from_utterances(cls, utterances, places=39, least_count=1):
@@ -99,8 +100,7 @@ class CallTokenizer:
 
     def decode(self, ids):
         """What the ids of a call stand for, one space apart."""
-        labels = [*SPECIAL_TOKENS, *self.tools, *map("-".join, self.tag_ids)]
-        return " ".join(labels[id] for id in ids if id not in (PAD_ID, END_ID))
+        return " ".join(self._labels[id] for id in ids if id not in (PAD_ID, END_ID))
 
     # === Calls ===
 

@@ -42,17 +42,17 @@ class Lessons:
         self.rows, self.requests = config.rows, config.requests
         self.swap, self.insert = config.swap, config.insert
         self.seed, self.rejections = config.training.seed, Counter()
-        self.utterances, self.values, counts = [], defaultdict(list), Counter()
+        self.utterances, self.values, counts, self.target_tokens = [], defaultdict(list), Counter(), 0
         for utterance in utterances:
-            if tokenizer.encode_call(utterance) is None:
+            if (call := tokenizer.encode_call(utterance)) is None:
                 self.rejections["a slot is not made of whole words"] += 1
                 continue
             self.utterances.append(utterance)
+            self.target_tokens += len(call) + 1  # and the end
             counts.update(tokenizer.encode(utterance.text))
             for text, slot in utterance.chunks:
                 if slot is not None:
                     self.values[slot].append(text)
-        self.target_tokens = sum(len(tokenizer.encode_call(utterance)) + 1 for utterance in self.utterances)
         self.chances = np.zeros(tokenizer.source_vocabulary_size)  # of each word to be hidden
         for id, count in counts.items():
             self.chances[id] = max(config.unknown / (config.unknown + count), config.hide)

@@ -1,10 +1,14 @@
 """The toolbox that comes with the assistant."""
 
 import datetime
+from pathlib import Path
 
 from tf_llm.apps.assistant.answers import AnswerTools
+from tf_llm.apps.assistant.calendar import Calendar
+from tf_llm.apps.assistant.home import HomeAssistant, SimulatedHome
 from tf_llm.apps.assistant.house import HouseTools
 from tf_llm.apps.assistant.personal import PersonalTools
+from tf_llm.apps.assistant.store import Store
 from tf_llm.apps.assistant.tools import Toolbox, list_tools
 from tf_llm.contracts import UserError
 
@@ -25,6 +29,29 @@ def build_toolbox(store, calendar, home, now, others=(), unit="degC"):
     """
     owners = (PersonalTools(store, calendar, now), HouseTools(home, unit), AnswerTools(now))
     return Toolbox([*(each for owner in owners for each in list_tools(owner)), *others])
+
+
+def open_toolbox(folder, house=None, token=""):
+    """The toolbox of one person, who is in the zone of this machine.
+
+    Args:
+        folder: where reminders, lists, notes and the calendar are kept; made if need be.
+        house: the address of a Home Assistant, or None for a simulated house.
+        token: what that one asks for.
+
+    Returns:
+        A `Toolbox`; the clock that it goes by; and a function without arguments -> texts of the reminders and timers
+        whose time has come, each given once.
+    """
+    folder, zone = Path(folder), find_zone()
+    now, store = make_clock(zone), Store(folder / "assistant.sqlite")
+    home = HomeAssistant(house, token) if house else SimulatedHome()
+
+    def list_due():
+        due = zip(("Reminder", "Timer"), store.take_due(now()), strict=True)
+        return [f"{kind}: {entry.text}" for kind, entries in due for entry in entries]
+
+    return build_toolbox(store, Calendar(folder / "calendar.ics", zone), home, now), now, list_due
 
 
 def find_zone():

@@ -158,14 +158,25 @@ def find_threshold(understand, validation, least_in_scope):
         validation: `Utterance`s.
         least_in_scope: share of those that were understood that must not be refused.
     """
-    wanted = [utterance.name for utterance in validation]
-    in_scope = [name != OUT_OF_SCOPE for name in wanted]
-    if all(in_scope):
+    if all(utterance.name != OUT_OF_SCOPE for utterance in validation):
         return 0.0
-    made = understand.understand_all([utterance.text for utterance in validation])
-    right = [one.call is not None and one.call.name == name for one, name in zip(made, wanted, strict=True)]
-    accuracy = least_in_scope * sum(right) / max(1, sum(in_scope))
-    return choose_threshold([one.confidence for one in made], right, in_scope, accuracy)
+    confidences, right, in_scope = judge(understand, validation)
+    return choose_threshold(confidences, right, in_scope, least_in_scope * sum(right) / max(1, sum(in_scope)))
+
+
+def judge(understand, utterances):
+    """How sure the names of tools are that utterances were given, and whether they are right.
+
+    Args:
+        understand: an `Understanding` that refuses nothing.
+        utterances: `Utterance`s.
+
+    Returns:
+        What `choose_threshold` takes: confidences, and whether each name is right, and whether it is in scope.
+    """
+    made = understand.understand_all([utterance.text for utterance in utterances])
+    right = [one.call is not None and one.call.name == said.name for one, said in zip(made, utterances, strict=True)]
+    return [one.confidence for one in made], right, [utterance.name != OUT_OF_SCOPE for utterance in utterances]
 
 
 def keep_tokenizer(tokenizer, folder):

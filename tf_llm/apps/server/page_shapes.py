@@ -23,22 +23,30 @@ class Draw(Shape):
 
 
 class Question(Draw):
+    """What the chatbot is asked."""
+
     text: str = Field(min_length=1, max_length=8_000)
 
 
 class Said(Shape):
+    """What is said to the assistant."""
+
     text: str = Field(min_length=1, max_length=8_000)
 
 
 class Pending(Shape):
+    """A yes or a no to a question of the assistant."""
+
     pending: str = Field(max_length=100)  # the id of the question that is answered
 
 
 class Nothing(Shape):
-    pass
+    """A request that says nothing but which it is."""
 
 
 class Range(Shape):
+    """From what to what a field may be; None is no bound."""
+
     least: float | Name | None = None
     most: float | Name | None = None
 
@@ -50,6 +58,8 @@ Wanted = Annotated[
 
 
 class SearchRequest(Shape):
+    """What is searched, and which page of the hits is wanted."""
+
     query: str = Field("", max_length=1_000)
     filters: dict[Name, Wanted] = Field({}, max_length=8)
     count: int = Field(10, ge=1, le=50)
